@@ -1,0 +1,127 @@
+"""A run's folder: what it holds, and that nothing in it is lost.
+
+``config.yaml`` everything that was set · ``environment.json`` versions and machine · ``metrics.jsonl`` one line a
+validation · ``checkpoints/last.ckpt`` · ``events.*`` for TensorBoard. Starting anew in a folder that already holds a
+run moves the old one aside to ``<folder>~1``, ``~2``, ...
+"""
+
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, Checkpoint
+
+PACKAGES = ("lmm", "torch", "lightning", "transformers", "peft", "bitsandbytes", "numpy", "jsonargparse")
+
+
+def last_checkpoint(folder: str | Path) -> Path:
+    """Where a run keeps its newest checkpoint."""
+    return Path(folder) / "checkpoints" / "last.ckpt"
+
+
+def move_aside(folder: Path) -> Path | None:
+    """Rename the run in ``folder``, if there is one; returns where it went."""
+    if not (folder / "config.yaml").exists():
+        return None
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}~{number}")).exists():
+        number += 1
+    folder.rename(aside)
+    return aside
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine, for the manifest."""
+    versions: dict[str, str | None] = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "versions": versions,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "command": " ".join(sys.argv),
+    }
+
+
+class LastCheckpoint(Checkpoint):
+    """Keep ``checkpoints/last.ckpt`` whole: written beside, then renamed.
+
+    Args:
+        folder: the run's folder.
+        every_n_steps: optimizer steps between saves; the end of training always saves.
+    """
+
+    def __init__(self, folder: str | Path, every_n_steps: int = 500) -> None:
+        self.path, self.every_n_steps, self._saved = last_checkpoint(folder), every_n_steps, -1
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Save when it is time."""
+        if trainer.global_step % self.every_n_steps == 0 and trainer.global_step:
+            self._save(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the end."""
+        self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
+        if trainer.global_step == self._saved or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        self._saved = trainer.global_step
+        new = self.path.with_suffix(".new")
+        trainer.save_checkpoint(new)
+        if trainer.is_global_zero:
+            if self.path.is_dir():  # a sharded checkpoint
+                shutil.rmtree(self.path)
+            os.replace(new, self.path)
+        trainer.strategy.barrier()
+
+
+class RunRecord(Callback):
+    """Write ``environment.json`` at the start and a line of ``metrics.jsonl`` at every validation and at the end."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder, self._start, self._written = Path(folder), time.monotonic(), -1
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The machine, the versions and the data."""
+        if trainer.is_global_zero:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            store = getattr(getattr(trainer, "datamodule", None), "store", None)
+            record = environment() | {"data_fingerprint": store.key if store else None}
+            (self.folder / "environment.json").write_text(json.dumps(record, indent=2) + "\n")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """One line a validation, in `lmm fit` and `lmm validate`."""
+        if not trainer.sanity_checking:
+            self._write(trainer)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The test figures, under the step of the checkpoint's training."""
+        self._write(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The last training figures, where no validation came last."""
+        self._write(trainer)
+
+    def _write(self, trainer: Trainer) -> None:
+        if trainer.is_global_zero and trainer.global_step != self._written:
+            self._written = trainer.global_step
+            seconds = round(time.monotonic() - self._start, 1)
+            line: dict[str, Any] = {"stage": trainer.state.fn, "step": trainer.global_step, "seconds": seconds}
+            line |= {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+            with (self.folder / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps(line) + "\n")
