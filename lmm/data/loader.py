@@ -1,0 +1,152 @@
+"""A loader that resumes exactly where a checkpoint was written, and draws that depend on the position alone.
+
+Lightning saves and restores loaders that have ``state_dict``. The position counts batches handed to the trainer, so
+workers may read ahead. The loader owns the epoch: Lightning's own counter is off by one after a ``max_steps`` stop, so
+the sampler ignores ``set_epoch``; and it is a ``DistributedSampler`` because Lightning replaces every other kind. Each
+rank gets its share of the same shuffled epoch; where the clips do not divide evenly, the first few come twice.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+Key = tuple[int, int]  # (epoch, index): all that a data set needs to draw a window or a caption
+
+
+class EpochSampler(DistributedSampler):
+    """Shuffled (epoch, index) keys of one rank; the loader sets ``epoch`` and ``start`` (clips already handed out).
+
+    With ``lengths`` and ``batch_size`` every batch holds clips of similar length, for little padding: within stretches
+    of 32 batches the shuffled clips are sorted, and the order of the batches is shuffled again.
+    """
+
+    start = 0
+    lengths: np.ndarray | None = None
+    batch_size = 1
+
+    def set_epoch(self, epoch: int) -> None:
+        """Nothing: the loader owns the epoch."""
+
+    def __iter__(self) -> Iterator[Key]:  # type: ignore[override]
+        epoch, indices = self.epoch, list(super().__iter__())
+        if self.lengths is not None:
+            indices = self._bucketed(indices)
+        return iter([(epoch, int(index)) for index in indices[self.start :]])
+
+    def _bucketed(self, indices: list[int]) -> list[int]:
+        assert self.lengths is not None
+        size, batches = self.batch_size, []
+        for first in range(0, len(indices), 32 * size):
+            stretch = sorted(indices[first : first + 32 * size], key=lambda i: -self.lengths[i])  # type: ignore[index]
+            batches += [stretch[i : i + size] for i in range(0, len(stretch), size)]
+        whole = [batch for batch in batches if len(batch) == size]  # an incomplete batch can only come last
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(len(whole))
+        rest = [batch for batch in batches if len(batch) < size]
+        return [index for batch in [*(whole[i] for i in order), *rest] for index in batch]
+
+
+class ResumableLoader(DataLoader):
+    """``DataLoader`` over an `EpochSampler` that continues mid-epoch; make it with `resumable_loader`.
+
+    A pass (one ``iter``) hands out as many batches as an epoch has, or the rest of it after a restart. What a pass
+    leaves that ends early (``limit_train_batches``, or Lightning's one-batch epoch after restarting at an epoch's end)
+    comes first in the next pass: the order of batches never depends on how they are counted into passes.
+    """
+
+    _epoch = 0
+    _done = 0  # batches of the epoch handed out
+    _restored = False
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        if not isinstance(self.sampler, EpochSampler):  # Lightning put its own in, for overfit_batches
+            yield from super().__iter__()
+            return
+        assert self.batch_size is not None
+        left = len(self) - self._done * self._restored
+        self._restored = False
+        while left > 0:
+            self.sampler.epoch, self.sampler.start = self._epoch, self._done * self.batch_size
+            for batch in super().__iter__():
+                # Counted before it is handed out: Lightning never asks for the end of an epoch it knows the length of.
+                self._done += 1
+                if self._done == len(self):
+                    self._epoch, self._done = self._epoch + 1, 0
+                left -= 1
+                yield batch
+                if left == 0:
+                    break
+
+    def state_dict(self) -> dict[str, int]:
+        """Position in the training data: the epoch, and its clips that all ranks together have handed out."""
+        return {"epoch": self._epoch, "clips": self._done * self._stride}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continue from a position; with another batch size or world size, from the nearest batch before it."""
+        self._epoch, self._done = state["epoch"], min(state["clips"] // self._stride, len(self) - 1)
+        self._restored = True
+
+    @property
+    def _stride(self) -> int:
+        assert self.batch_size is not None
+        return self.batch_size * getattr(self.sampler, "num_replicas", 1)
+
+
+def resumable_loader(
+    dataset: Dataset,
+    *,
+    batch_size: int,
+    seed: int,
+    num_workers: int,
+    num_replicas: int = 1,
+    rank: int = 0,
+    lengths: np.ndarray | None = None,
+) -> ResumableLoader:
+    """Training loader of one rank over a data set whose ``__getitems__`` makes a batch of (epoch, index) keys.
+
+    Args:
+        dataset: what makes the batches.
+        batch_size: clips in a batch.
+        seed: of the order.
+        num_workers: loading processes.
+        num_replicas: ranks that share an epoch.
+        rank: of this process.
+        lengths: of every item; batches are then made of clips of similar length.
+    """
+    sampler = EpochSampler(dataset, num_replicas=num_replicas, rank=rank, shuffle=True, seed=seed)
+    sampler.lengths, sampler.batch_size = lengths, batch_size
+    return ResumableLoader(dataset, sampler=sampler, **loading(batch_size, num_workers))
+
+
+def loading(batch_size: int, num_workers: int) -> dict[str, Any]:
+    """Arguments of every loader here: data sets make whole batches, and no loader touches torch's own random state."""
+    return {
+        "batch_size": batch_size,
+        "num_workers": num_workers,
+        "persistent_workers": num_workers > 0,
+        "collate_fn": as_is,
+        "generator": torch.Generator().manual_seed(0),
+    }
+
+
+def as_is(batch: Any) -> Any:
+    """Collate nothing."""
+    return batch
+
+
+def draw(seed: int, epochs: np.ndarray, indices: np.ndarray, stream: int, below: np.ndarray) -> np.ndarray:
+    """Integers in [0, below) that depend on (seed, epoch, index, stream) alone: SplitMix64 of the four numbers."""
+    state = np.zeros(len(indices), dtype=np.uint64)
+    for number in (np.uint64(seed % 2**64), np.uint64(stream), epochs.astype(np.uint64), indices.astype(np.uint64)):
+        state = _mix(state + number)
+    return (state % below.astype(np.uint64)).astype(np.int64)
+
+
+def _mix(x: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        x = x + np.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return x ^ (x >> np.uint64(31))

@@ -1,0 +1,171 @@
+"""Batches of motion for Lightning: random windows to train on, whole clips to judge by and to encode.
+
+An epoch shows every training item of at least ``window`` frames once; where its window begins and which of its captions
+goes with it depend on (seed, epoch, item) alone, so a resumed run sees the very batches of the uninterrupted one.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
+from torch.utils.data import DataLoader, Dataset
+
+from lmm.batch import MotionBatch
+from lmm.data.loader import Key, ResumableLoader, draw, loading, resumable_loader
+from lmm.data.sources.base import MotionSource
+from lmm.data.store import MotionStore
+from lmm.motion.representations.base import MotionRepresentation
+
+
+class MotionDataModule(LightningDataModule):
+    """Motions of one source in one representation.
+
+    Args:
+        source: where the motions come from.
+        representation: what features are made of them; the model is given the same object.
+        window: frames T of a training window; shorter items are not trained on.
+        batch_size: items in a batch, in training and elsewhere.
+        num_workers: loading processes; reading the packed store is so cheap that 0 is often fastest.
+        cache: folder for packed data; may be deleted at any time.
+        seed: of the order, the windows and the captions drawn.
+        test_split: the split that ``test`` judges by, such as "unseen".
+    """
+
+    def __init__(
+        self,
+        source: MotionSource,
+        representation: MotionRepresentation,
+        *,
+        window: int = 64,
+        batch_size: int = 256,
+        num_workers: int = 0,
+        cache: str = "runs/cache",
+        seed: int = 0,
+        test_split: str = "test",
+    ) -> None:
+        super().__init__()
+        if window < 1 or batch_size < 1:
+            raise ValueError(f"window and batch_size must be at least 1, got {window} and {batch_size}")
+        self.source = source
+        self.representation = representation
+        self.window = window
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.cache = Path(cache)
+        self.seed = seed
+        self.test_split = test_split
+        self._store: MotionStore | None = None
+
+    @property
+    def store(self) -> MotionStore:
+        """The packed motions, opened at first use."""
+        if self._store is None:
+            self._store = MotionStore.open(self.source, self.representation, self.cache)
+        return self._store
+
+    def prepare_data(self) -> None:
+        """Make what the source can make, and pack it; in one process."""
+        self.source.prepare()
+        _ = self.store
+
+    def setup(self, stage: str) -> None:
+        """Open the store and, unless a checkpoint brought its own, give the representation its statistics."""
+        if not self.representation.has_statistics:
+            self.representation.set_statistics(*self.store.statistics())
+
+    def train_dataloader(self) -> DataLoader:
+        """Random windows of the split train, as `MotionBatch`."""
+        indices = self.store.indices("train")
+        lengths = self.store.lengths[indices]
+        if not (lengths >= self.window).any():
+            raise ValueError(
+                f"no training item of {self.source.name} has {self.window} frames, the longest has {lengths.max()}; "
+                "use a smaller window"
+            )
+        if short := int((lengths < self.window).sum()):
+            rank_zero_info(f"{short} of {len(indices)} training items are shorter than the window of {self.window}")
+        return self._training(_Windows(self.store, indices[lengths >= self.window], self.window, self.seed))
+
+    def val_dataloader(self) -> DataLoader:
+        """Whole clips of the split val."""
+        return self._evaluation(_Clips(self.store, self.store.indices("val")))
+
+    def test_dataloader(self) -> DataLoader:
+        """Whole clips of ``test_split``."""
+        return self._evaluation(_Clips(self.store, self.store.indices(self.test_split)))
+
+    def predict_dataloader(self) -> DataLoader:
+        """Whole clips of all splits, each once."""
+        return self._evaluation(_Clips(self.store, np.arange(len(self.store))))
+
+    def _training(self, dataset: Dataset, lengths: np.ndarray | None = None) -> ResumableLoader:
+        # The trainer knows how many ranks read different data, which under sharding is not the number of processes.
+        share = (self.trainer.distributed_sampler_kwargs if self.trainer else None) or {}
+        return resumable_loader(
+            dataset,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            num_workers=self.num_workers,
+            num_replicas=share.get("num_replicas", 1),
+            rank=share.get("rank", 0),
+            lengths=lengths,
+        )
+
+    def _evaluation(self, dataset: Dataset) -> DataLoader:
+        return DataLoader(dataset, **loading(self.batch_size, self.num_workers))
+
+
+class _Windows(Dataset):
+    """(epoch, index) keys -> windows with one caption each."""
+
+    def __init__(self, store: MotionStore, indices: np.ndarray, window: int, seed: int) -> None:
+        self.store, self.indices, self.window, self.seed = store, indices, window, seed
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitems__(self, keys: list[Key] | list[int]) -> MotionBatch:
+        epochs, indices = split_keys(keys, self.indices)
+        starts = draw(self.seed, epochs, indices, 0, self.store.lengths[indices] - self.window + 1)
+        features = self.store.windows(indices, starts, self.window)
+        ids, texts = drawn_captions(self.store, self.seed, epochs, indices)
+        return MotionBatch(features, torch.ones(features.shape[:2], dtype=torch.bool), ids, texts)
+
+
+class _Clips(Dataset):
+    """Whole clips with their first captions, the longest first: little padding, and memory runs out early if ever."""
+
+    def __init__(self, store: MotionStore, indices: np.ndarray) -> None:
+        self.store = store
+        self.indices = indices[np.argsort(-store.lengths[indices], kind="stable")]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitems__(self, positions: list[int]) -> MotionBatch:
+        indices = self.indices[positions]
+        lengths = torch.from_numpy(self.store.lengths[indices])
+        mask = torch.arange(int(lengths.max())) < lengths[:, None]
+        features = torch.zeros(*mask.shape, self.store.dim)
+        for row, index in enumerate(indices.tolist()):
+            clip = self.store.features(index)
+            features[row, : len(clip)] = clip
+        items = [self.store.item(index) for index in indices.tolist()]
+        return MotionBatch(features, mask, [item.id for item in items], [item.captions[0] for item in items])
+
+
+def split_keys(keys: list[Key] | list[int], indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Epochs and item indices of a batch's keys; a bare number (``overfit_batches``) means epoch 0."""
+    pairs = np.array([key if isinstance(key, tuple) else (0, key) for key in keys], dtype=np.int64)
+    return pairs[:, 0], indices[pairs[:, 1]]
+
+
+def drawn_captions(
+    store: MotionStore, seed: int, epochs: np.ndarray, indices: np.ndarray
+) -> tuple[list[str], list[str]]:
+    """Ids of the items, and one caption of each, drawn anew in every epoch."""
+    items = [store.item(index) for index in indices.tolist()]
+    choices = draw(seed, epochs, indices, 1, np.array([len(item.captions) for item in items]))
+    return [item.id for item in items], [item.captions[c] for item, c in zip(items, choices.tolist(), strict=True)]

@@ -1,0 +1,193 @@
+"""Data sets in HumanML3D's folder layout (Guo et al., CVPR 2022), the one format the whole field reads.
+
+::
+
+    new_joint_vecs/<id>.npy   float32 (T, 263)     read as it is where the representation is HumanML3DFeatures
+    new_joints/<id>.npy       float32 (T, 22, 3)   metres, y up, 20 fps; read for every other representation
+    texts/<id>.txt            caption#token/POS token/POS ...#start#end   one caption a line, seconds, 0#0 = whole clip
+    train.txt val.txt test.txt and any further split list, one id a line
+    Mean.npy Std.npy          published statistics of new_joint_vecs, optional
+"""
+
+import hashlib
+import math
+import os
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lmm.data.sources.base import Caption, Clip, MotionSource
+from lmm.motion.motion import Motion
+from lmm.motion.representations.base import MotionRepresentation
+from lmm.motion.representations.humanml3d import HumanML3DFeatures
+from lmm.motion.skeleton import HUMANML3D_22
+
+FPS = 20.0
+# Unions of other lists, and lists of what a data set leaves out.
+_NOT_SPLITS = {"all", "train_val", "short", "excluded", "none"}
+
+
+class HumanML3D(MotionSource):
+    """HumanML3D, and every data set in its layout with the 22-joint body.
+
+    Every ``<name>.txt`` beside the folders is the split ``<name>``, except all, train_val (unions) and short, excluded,
+    none (what is left out). An id may be in several lists (``test_strict`` within ``test``), but train, val and test
+    must not share one.
+
+    Args:
+        folder: the data set's folder.
+        min_frames: clips and sub-clips with fewer rows of features are dropped (the field's rule: 40).
+        max_frames: clips and sub-clips with this many rows or more are dropped (the field's rule: 200).
+        skip: ids to leave out, such as HumanML3D's broken 007975, M007975, 009707, M009707, 011059, M011059.
+    """
+
+    def __init__(
+        self, folder: str, *, min_frames: int = 40, max_frames: int = 200, skip: list[str] | None = None
+    ) -> None:
+        self.folder = Path(folder).expanduser()
+        self.min_frames = min_frames
+        self.max_frames = max_frames
+        self.skip = frozenset(skip or ())
+        self.name = self.folder.resolve().name
+
+    def splits(self) -> dict[str, list[str]]:
+        """Ids of every split list, in the list's order, without the skipped ones."""
+        lists = {file.stem: self._ids(file) for file in self._lists() if file.stem not in _NOT_SPLITS}
+        if not lists:
+            raise ValueError(f"{self.folder} has no split list; write one id a line into train.txt, val.txt, test.txt")
+        for a, b in combinations([name for name in ("train", "val", "test") if name in lists], 2):
+            if shared := sorted(set(lists[a]) & set(lists[b])):
+                raise ValueError(
+                    f"{self.folder / a}.txt and {b}.txt share {len(shared)} ids ({', '.join(shared[:3])}, ...); "
+                    f"take them out of one of the two: a model would be judged on what it was trained on"
+                )
+        return lists
+
+    def fingerprint(self) -> str:
+        """Digest of names, sizes and times of all files read, and of the arguments."""
+        digest = hashlib.sha256(repr((self.min_frames, self.max_frames, sorted(self.skip))).encode())
+        files = [(file.name, file.stat()) for file in self._lists()]
+        files += [(file.name, file.stat()) for name in ("Mean.npy", "Std.npy") if (file := self.folder / name).exists()]
+        for name in ("new_joint_vecs", "new_joints", "texts"):
+            if (self.folder / name).is_dir():
+                files += _scan(str(self.folder / name), name)
+        for name, stat in sorted(files, key=lambda entry: entry[0]):
+            digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        return digest.hexdigest()
+
+    def clips(self, representation: MotionRepresentation) -> Iterator[Clip]:
+        """Every clip of every split, sorted by id."""
+        # One kind for the whole set: published vectors and ones we encode must not mix.
+        vectors = isinstance(representation, HumanML3DFeatures) and (self.folder / "new_joint_vecs").is_dir()
+        if not vectors and not (self.folder / "new_joints").is_dir():
+            raise ValueError(
+                f"{self.folder} has no folder new_joints, from which {type(representation).__name__} is computed; "
+                "copy it there, or use HumanML3DFeatures with new_joint_vecs"
+            )
+        for clip in sorted({clip for ids in self.splits().values() for clip in ids}):
+            captions = self._captions(clip)
+            if vectors:
+                yield Clip(clip, None, self._array("new_joint_vecs", clip, (representation.dim,)), captions)
+            else:
+                joints = self._array("new_joints", clip, (HUMANML3D_22.num_joints, 3))
+                yield Clip(clip, Motion(joints, fps=FPS, skeleton=HUMANML3D_22), None, captions)
+
+    def statistics(self, representation: MotionRepresentation) -> tuple[Tensor, Tensor] | None:
+        """``Mean.npy`` and ``Std.npy`` where both are there and describe this representation."""
+        files = [self.folder / "Mean.npy", self.folder / "Std.npy"]
+        if not isinstance(representation, HumanML3DFeatures) or not all(file.exists() for file in files):
+            return None
+        mean, std = (_load(file, "delete it: then the statistics are computed from train") for file in files)
+        return (mean, std) if mean.shape == std.shape == (representation.dim,) else None
+
+    def _lists(self) -> list[Path]:
+        if not self.folder.is_dir():
+            raise ValueError(
+                f"{self.folder} is not a folder; name one in HumanML3D's layout (new_joints/ or new_joint_vecs/, "
+                "texts/, train.txt, val.txt, test.txt)"
+            )
+        return sorted(self.folder.glob("*.txt"))
+
+    def _ids(self, file: Path) -> list[str]:
+        try:
+            ids = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        except UnicodeDecodeError:
+            raise ValueError(f"{file} is not utf-8 text; save it as utf-8, one id a line") from None
+        for clip in ids:
+            if clip.startswith("/") or ".." in clip.split("/"):
+                raise ValueError(f"{file} names {clip!r}, which points outside the data set; use plain ids")
+        ids = [clip for clip in dict.fromkeys(ids) if clip not in self.skip]
+        if not ids:
+            raise ValueError(f"{file} lists no clip; add ids, or delete the file")
+        return ids
+
+    def _array(self, kind: str, clip: str, shape: tuple[int, ...]) -> Tensor:
+        file = self.folder / kind / f"{clip}.npy"
+        remedy = f"repair it, or leave {clip} out with the source's argument skip"
+        array = _load(file, remedy)
+        if array.ndim != len(shape) + 1 or tuple(array.shape[1:]) != shape or len(array) == 0:
+            want = ", ".join(map(str, shape))
+            raise ValueError(f"{file} has shape {tuple(array.shape)}, expected (T, {want}); {remedy}")
+        if not torch.isfinite(array).all():
+            raise ValueError(f"{file} contains NaN or Inf; {remedy}")
+        return array
+
+    def _captions(self, clip: str) -> list[Caption]:
+        file = self.folder / "texts" / f"{clip}.txt"
+        remedy = f"repair it, or leave {clip} out with the source's argument skip"
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            raise ValueError(f"{file} is missing, though a split list names {clip}; {remedy}") from None
+        except UnicodeDecodeError:
+            raise ValueError(f"{file} is not utf-8 text; {remedy}") from None
+        captions = []
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            fields = line.split("#")
+            try:
+                text, (start, end) = fields[0].strip(), (_seconds(f) for f in fields[2:4])
+            except ValueError:
+                raise ValueError(f"{file}:{number} is not 'caption#tokens#start#end': {line!r}; {remedy}") from None
+            if not text:
+                raise ValueError(f"{file}:{number} has an empty caption; {remedy}")
+            captions.append(Caption(text, start, end))
+        if not captions:
+            raise ValueError(f"{file} has no caption; {remedy}")
+        return captions
+
+
+def _seconds(field: str) -> float:
+    """Time field of a caption; nan is written for "whole clip" and reads as 0."""
+    value = float(field)
+    if math.isnan(value):
+        return 0.0
+    if value < 0 or math.isinf(value):
+        raise ValueError("times are seconds from the clip's start")
+    return value
+
+
+def _load(file: Path, remedy: str) -> Tensor:
+    try:
+        return torch.from_numpy(np.load(file, allow_pickle=False).astype(np.float32))
+    except FileNotFoundError:
+        raise ValueError(f"{file} is missing, though a split list names it; {remedy}") from None
+    except (ValueError, TypeError, EOFError, OSError) as error:
+        raise ValueError(f"{file} is not a readable array ({error}); {remedy}") from None
+
+
+def _scan(folder: str, name: str) -> list[tuple[str, os.stat_result]]:
+    """(relative name, stat) of every file below; scandir is several times faster than Path.rglob on 10^5 files."""
+    found = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                found += _scan(entry.path, f"{name}/{entry.name}")
+            else:
+                found.append((f"{name}/{entry.name}", entry.stat()))
+    return found

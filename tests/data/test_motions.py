@@ -1,0 +1,78 @@
+"""The data module: windows to train on, whole padded clips elsewhere, statistics where they are missing."""
+
+import pytest
+import torch
+
+from lmm.data.motions import MotionDataModule
+from lmm.data.sources.humanml3d import HumanML3D
+from tests.data.test_humanml3d import Flat, small  # noqa: F401 - small is a fixture
+
+
+def module(folder, tmp_path, **arguments):
+    data = MotionDataModule(
+        HumanML3D(str(folder)), Flat(), **({"batch_size": 4, "cache": str(tmp_path / "cache")} | arguments)
+    )
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
+def test_windows_are_consecutive_frames_drawn_anew(small, tmp_path):  # noqa: F811
+    loader = module(small, tmp_path).train_dataloader()
+    starts, texts = [], []
+    for _ in range(4):
+        batches = list(loader)
+        assert sorted(i for b in batches for i in b.ids) == [f"a{i:02d}" for i in range(1, 11)]  # a00 is too short
+        for batch in batches:
+            assert (
+                batch.features.shape[1:] == (64, 66) and batch.mask.all() and batch.mask.shape == (len(batch.ids), 64)
+            )
+            assert (batch.features[:, :, 0].diff(dim=1) == 1).all()
+            assert all(text.endswith(name) for text, name in zip(batch.texts, batch.ids, strict=True))
+        starts.append({i: int(f) for b in batches for i, f in zip(b.ids, b.features[:, 0, 0], strict=True)})
+        texts += [t.split()[0] for b in batches for t in b.texts]
+    assert len({s["a10"] for s in starts}) > 1 and set(texts) == {"first", "second"}
+
+
+def test_whole_clips_are_padded_and_sorted(small, tmp_path):  # noqa: F811
+    data = module(small, tmp_path)
+    (batch,) = data.test_dataloader()
+    assert batch.ids[0] == "c3" and batch.features.shape == (4, 198, 66)
+    lengths = batch.mask.sum(dim=1)
+    assert lengths.tolist() == sorted(lengths.tolist(), reverse=True)
+    assert (batch.features[~batch.mask] == 0).all() and (batch.features[batch.mask].abs().sum(dim=1) > 0).all()
+    assert batch.mask[0].all() and batch.texts[0] == "first of c3"
+    assert sorted(next(iter(data.val_dataloader())).ids) == ["b0", "b1", "b2"]
+
+
+def test_test_split_can_be_named_and_predict_covers_all(small, tmp_path):  # noqa: F811
+    data = module(small, tmp_path, test_split="test_strict")
+    assert [i for b in data.test_dataloader() for i in b.ids] == ["c3", "c1"]
+    ids = [i for b in data.predict_dataloader() for i in b.ids]
+    assert len(ids) == len(set(ids)) == 18
+    with pytest.raises(ValueError, match="no split 'unseen'; it has"):
+        module(small, tmp_path, test_split="unseen").test_dataloader()
+
+
+def test_statistics_are_set_unless_a_checkpoint_brought_them(small, tmp_path):  # noqa: F811
+    data = module(small, tmp_path)
+    assert torch.equal(data.representation.mean, data.store.statistics()[0])
+    again = MotionDataModule(data.source, Flat(), cache=str(tmp_path / "cache"))
+    again.representation.set_statistics(torch.zeros(66), torch.ones(66))
+    again.setup("fit")
+    assert (again.representation.mean == 0).all()
+
+
+def test_a_window_too_long_is_refused(small, tmp_path):  # noqa: F811
+    with pytest.raises(
+        ValueError, match="no training item of small has 190 frames, the longest has 149; use a smaller"
+    ):
+        module(small, tmp_path, window=190).train_dataloader()
+    with pytest.raises(ValueError, match="at least 1"):
+        module(small, tmp_path, window=0)
+
+
+def test_workers_give_the_same_batches(small, tmp_path):  # noqa: F811
+    one = list(module(small, tmp_path).train_dataloader())
+    two = list(module(small, tmp_path, num_workers=2).train_dataloader())
+    assert all(torch.equal(a.features, b.features) and a.texts == b.texts for a, b in zip(one, two, strict=True))
