@@ -1,0 +1,7 @@
+"""Where motions come from."""
+
+from lmm.data.sources.base import Caption, Clip, MotionSource
+from lmm.data.sources.humanml3d import HumanML3D
+from lmm.data.sources.procedural import Procedural
+
+__all__ = ["Caption", "Clip", "HumanML3D", "MotionSource", "Procedural"]
