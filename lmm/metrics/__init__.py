@@ -1,0 +1,1 @@
+"""Figures about motions and tokens, as torchmetrics."""
