@@ -1,0 +1,217 @@
+"""The motion tokenizer: features <-> tokens, and the training life that all tokenizers share.
+
+encode: normalize -> encoder -> quantizer -> tokens "B t K" (row-major: part, then level). decode: the mirror. Any
+quantizer goes with any encoder-decoder pair whose parts and downsampling agree; this class is that bench.
+"""
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from lightning.pytorch import LightningModule
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+
+from lmm.batch import MotionBatch, TokenBatch, TokenSpec
+from lmm.metrics.codebook import CodebookUsage
+from lmm.metrics.reconstruction import MPJPE
+from lmm.motion.motion import Motion
+from lmm.motion.representations.base import MotionRepresentation
+from lmm.render.stick import strip
+from lmm.tokenizers.losses import ReconstructionLoss
+from lmm.tokenizers.parts import Decoder, Encoder, Quantizer, QuantizerOutput
+from lmm.training import CHECKPOINT_FORMAT, Optimization
+
+
+class MotionTokenizer(LightningModule):
+    """Features "B T D" <-> tokens "B t K", t = ceil(T / downsample), K = parts · levels.
+
+    Args:
+        representation: what the features are; linked from the data, its statistics travel in the checkpoint.
+        encoder: factory of the encoder, called with the representation and ``latent_dim``.
+        quantizer: factory of the quantizer, called with ``latent_dim``.
+        decoder: factory of the decoder, called like the encoder.
+        loss: factory of the reconstruction loss, called with the representation.
+        latent_dim: C, channels of a latent.
+        optimization: learning rate and schedule.
+    """
+
+    def __init__(
+        self,
+        representation: MotionRepresentation,
+        encoder: Callable[[MotionRepresentation, int], Encoder],
+        quantizer: Callable[[int], Quantizer],
+        decoder: Callable[[MotionRepresentation, int], Decoder],
+        loss: Callable[[MotionRepresentation], ReconstructionLoss] = ReconstructionLoss,
+        latent_dim: int = 512,
+        optimization: Optimization = Optimization(),  # noqa: B008 - frozen
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        if "_instantiator" not in self.hparams:  # built in plain Python: live objects, which no safe load accepts
+            self._hparams.clear()
+        self.representation = representation
+        self.encoder = encoder(representation, latent_dim)
+        self.quantizer = quantizer(latent_dim)
+        self.decoder = decoder(representation, latent_dim)
+        self.loss = loss(representation)
+        self.optimization = optimization
+        for what in ("num_parts", "downsample"):
+            if getattr(self.encoder, what) != getattr(self.decoder, what):
+                raise ValueError(
+                    f"encoder and decoder disagree on {what}: {getattr(self.encoder, what)} and "
+                    f"{getattr(self.decoder, what)}; give both the same parts and stages"
+                )
+        self.mpjpe = MPJPE()
+        self.mpjpe_root = MPJPE(align_root=True)
+        self.codebook = CodebookUsage(self.quantizer.codebook_size)
+        self._picture: tuple[Motion, Motion] | None = None
+
+    @property
+    def downsample(self) -> int:
+        """Frames per time step (α)."""
+        return self.encoder.downsample
+
+    @property
+    def token_spec(self) -> TokenSpec:
+        """What the tokens of this tokenizer are; the fingerprint covers weights and statistics."""
+        digest = hashlib.sha256()
+        for module in (self.representation, self.encoder, self.quantizer, self.decoder):
+            for name, tensor in module.state_dict().items():
+                digest.update(name.encode())
+                digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return TokenSpec(
+            codebook_size=self.quantizer.codebook_size,
+            num_levels=self.quantizer.num_levels,
+            num_parts=self.encoder.num_parts,
+            downsample=self.downsample,
+            fps=self.representation.fps,
+            bit_order=self.quantizer.bit_order,
+            fingerprint=digest.hexdigest(),
+        )
+
+    @torch.no_grad()
+    def encode(self, features: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> Int[Tensor, "B t K"]:
+        """Tokens of raw features; -1 beyond a clip's last step. A last incomplete step repeats the last frame."""
+        features, _, steps = self._whole_steps(features, mask)
+        frames = steps.repeat_interleave(self.downsample, dim=1)
+        output = self.quantizer(self.encoder(self.representation.normalize(features), frames), steps)
+        return output.indices.flatten(2).masked_fill(~steps[..., None], -1)
+
+    @torch.no_grad()
+    def decode(self, tokens: Int[Tensor, "B t K"]) -> Float[Tensor, "B T D"]:
+        """Raw features of tokens, T = t · downsample; frames of steps that are all -1 are zero.
+
+        Raises:
+            ValueError: a token outside the codebook, or another number of codes a step.
+        """
+        spec_k = self.encoder.num_parts * self.quantizer.num_levels
+        if tokens.shape[-1] != spec_k:
+            raise ValueError(f"this tokenizer has {spec_k} codes a step, got tokens of shape {tuple(tokens.shape)}")
+        if tokens.numel() and not -1 <= int(tokens.min()) <= int(tokens.max()) < self.quantizer.codebook_size:
+            raise ValueError(f"tokens must lie in [0, {self.quantizer.codebook_size}) or be -1 for padding")
+        steps = tokens[..., 0] >= 0
+        indices = tokens.clamp_min(0) if self.quantizer.num_levels == 1 else tokens
+        indices = indices.unflatten(-1, (self.encoder.num_parts, self.quantizer.num_levels))
+        decoded = self.decoder(self.quantizer.decode(indices), steps)
+        features = self.representation.denormalize(decoded)
+        return features * steps.repeat_interleave(self.downsample, dim=1)[..., None]
+
+    def training_step(self, batch: MotionBatch, batch_idx: int) -> Tensor:
+        """Reconstruct a window; the quantizer learns outside the gradient after its forward pass."""
+        loss, terms, latents, steps, output, _ = self._reconstruct(batch.features, batch.mask)
+        self.quantizer.update(latents.detach(), output, steps)
+        self.log_dict({f"train/{name}": value for name, value in terms.items()}, batch_size=len(batch.ids))
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.ids))
+        return loss
+
+    def validation_step(self, batch: MotionBatch, batch_idx: int) -> None:
+        """Whole clips."""
+        self._evaluate("val", batch, batch_idx)
+
+    def test_step(self, batch: MotionBatch, batch_idx: int) -> None:
+        """Whole clips of the test split."""
+        self._evaluate("test", batch, batch_idx)
+
+    def predict_step(self, batch: MotionBatch, batch_idx: int) -> TokenBatch:
+        """Tokens of whole clips, for the token writer."""
+        tokens = self.encode(batch.features, batch.mask)
+        return TokenBatch(tokens, tokens[..., 0] >= 0, batch.ids, batch.texts)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with warm-up and cosine."""
+        return self.optimization.build(self)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say which version can read it."""
+        checkpoint["lmm_format"] = CHECKPOINT_FORMAT
+
+    def setup(self, stage: str) -> None:
+        """Refuse to train or encode without statistics."""
+        if stage == "fit" and not self.representation.has_statistics:
+            raise ValueError(
+                "the representation has no mean and standard deviation yet; train through a MotionDataModule (it "
+                "computes them) or call representation.set_statistics(mean, std)"
+            )
+
+    def on_validation_epoch_end(self) -> None:
+        """Codebook figures; reconstructed skeletons below the originals in TensorBoard."""
+        self._log_codebook("val")
+        if self._picture and isinstance(self.logger, TensorBoardLogger):
+            image = strip(list(self._picture), num_frames=8)
+            name = "val/original_above_reconstruction"
+            self.logger.experiment.add_image(name, image, self.global_step, dataformats="HWC")
+        self._picture = None
+
+    def on_test_epoch_end(self) -> None:
+        """Codebook figures."""
+        self._log_codebook("test")
+
+    def _whole_steps(
+        self, features: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]
+    ) -> tuple[Float[Tensor, "B U D"], Bool[Tensor, "B U"], Bool[Tensor, "B t"]]:
+        """Pad to U = t · downsample frames, repeating each clip's last frame to the end of its last step."""
+        lengths = mask.sum(1)
+        num_steps = -(-mask.shape[1] // self.downsample)
+        frames = torch.arange(num_steps * self.downsample, device=mask.device)
+        source = frames.minimum((lengths - 1).clamp_min(0)[:, None])
+        features = features.gather(1, source[..., None].expand(-1, -1, features.shape[-1]))
+        steps = frames[:: self.downsample] < lengths[:, None]
+        return features, frames < lengths[:, None], steps
+
+    def _reconstruct(
+        self, features: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor, Tensor, QuantizerOutput, Tensor]:
+        """Forward pass with losses: (loss, terms, latents, step mask, quantizer output, normalized features)."""
+        features, mask, steps = self._whole_steps(features, mask)
+        normalized = self.representation.normalize(features)
+        latents = self.encoder(normalized, steps.repeat_interleave(self.downsample, dim=1))
+        output = self.quantizer(latents, steps)
+        reconstruction = self.decoder(output.latents, steps)
+        loss, terms = self.loss(reconstruction, normalized, mask)
+        return loss + output.loss, terms | output.terms, latents, steps, output, reconstruction
+
+    def _evaluate(self, stage: str, batch: MotionBatch, batch_idx: int) -> None:
+        loss, terms, _, steps, output, reconstruction = self._reconstruct(batch.features, batch.mask)
+        predicted = self.representation.denormalize(reconstruction)[:, : batch.features.shape[1]]
+        predicted = predicted.masked_fill(~batch.mask[..., None], 0.0)
+        originals, motions = self.representation.decode(batch.features), self.representation.decode(predicted)
+        for metric in (self.mpjpe, self.mpjpe_root):
+            metric.update(motions.joints, originals.joints, batch.mask)
+        self.codebook.update(output.indices[steps])
+        if batch_idx == 0:
+            frames = int(batch.mask[0].sum())
+            first = [Motion(m.joints[0, :frames].float().cpu(), m.fps, m.skeleton) for m in (originals, motions)]
+            self._picture = (first[0], first[1])
+        size = len(batch.ids)
+        self.log(f"{stage}/loss", loss, batch_size=size, sync_dist=True)
+        self.log_dict({f"{stage}/{k}": v for k, v in terms.items()}, batch_size=size, sync_dist=True)
+        self.log(f"{stage}/mpjpe_mm", self.mpjpe, prog_bar=True, batch_size=size)
+        self.log(f"{stage}/mpjpe_root_mm", self.mpjpe_root, batch_size=size)
+
+    def _log_codebook(self, stage: str) -> None:
+        for name, value in self.codebook.compute().items():
+            self.log(f"{stage}/codebook_{name}", value, prog_bar=name == "usage")
+        self.codebook.reset()

@@ -1,0 +1,113 @@
+"""T2M-GPT's network (Zhang et al., CVPR 2023): 1-D convolutions over time, one latent a step (P = 1).
+
+Conv k3 -> 2 x [conv k4 stride 2 -> 3 residual blocks of dilation 9, 3, 1] -> conv k3, and its mirror with nearest
+upsampling. At D = 263, width 512 and C = 512 encoder and decoder have 19,436,807 parameters. Frames outside the mask
+are zero before every convolution, so that a padded clip and the clip alone give the same latents.
+"""
+
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lmm.motion.representations.base import MotionRepresentation
+from lmm.tokenizers.parts import Decoder, Encoder
+
+
+class Conv1dEncoder(Encoder):
+    """Features "B T D" -> latents "B t 1 C".
+
+    Args:
+        representation: gives the number of features.
+        latent_dim: C, channels of a latent.
+        width: channels inside.
+        depth: residual blocks of each stage; block i has dilation ``dilation_growth ** i``, largest first.
+        num_stages: stages that halve the frame rate; downsample = 2 ** num_stages.
+        dilation_growth: see ``depth``.
+    """
+
+    num_parts = 1
+
+    def __init__(
+        self,
+        representation: MotionRepresentation,
+        latent_dim: int,
+        *,
+        width: int = 512,
+        depth: int = 3,
+        num_stages: int = 2,
+        dilation_growth: int = 3,
+    ) -> None:
+        super().__init__()
+        self.downsample = 2**num_stages
+        self.enter = nn.Conv1d(representation.dim, width, 3, padding=1)
+        self.stages = nn.ModuleList(
+            nn.ModuleList([nn.Conv1d(width, width, 4, stride=2, padding=1), *_residual(width, depth, dilation_growth)])
+            for _ in range(num_stages)
+        )
+        self.leave = nn.Conv1d(width, latent_dim, 3, padding=1)
+
+    def forward(self, features: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B t 1 C"]:
+        """Latents of normalized features."""
+        real = mask[:, None].to(features)
+        x = F.relu(self.enter(features.mT * real)) * real
+        for stage in self.stages:
+            real = real[..., ::2]
+            x = stage[0](x) * real  # type: ignore[index]
+            for block in stage[1:]:  # type: ignore[index]
+                x = block(x, real)
+        return (self.leave(x) * real).mT[:, :, None]
+
+
+class Conv1dDecoder(Decoder):
+    """Latents "B t 1 C" -> features "B T D"; arguments as `Conv1dEncoder`."""
+
+    num_parts = 1
+
+    def __init__(
+        self,
+        representation: MotionRepresentation,
+        latent_dim: int,
+        *,
+        width: int = 512,
+        depth: int = 3,
+        num_stages: int = 2,
+        dilation_growth: int = 3,
+    ) -> None:
+        super().__init__()
+        self.downsample = 2**num_stages
+        self.enter = nn.Conv1d(latent_dim, width, 3, padding=1)
+        self.stages = nn.ModuleList(
+            nn.ModuleList([*_residual(width, depth, dilation_growth), nn.Conv1d(width, width, 3, padding=1)])
+            for _ in range(num_stages)
+        )
+        self.middle = nn.Conv1d(width, width, 3, padding=1)
+        self.leave = nn.Conv1d(width, representation.dim, 3, padding=1)
+
+    def forward(self, latents: Float[Tensor, "B t 1 C"], mask: Bool[Tensor, "B t"]) -> Float[Tensor, "B T D"]:
+        """Normalized features of latents."""
+        real = mask[:, None].to(latents)
+        x = F.relu(self.enter(latents.squeeze(2).mT * real)) * real
+        for stage in self.stages:
+            for block in stage[:-1]:  # type: ignore[index]
+                x = block(x, real)
+            x, real = x.repeat_interleave(2, dim=-1), real.repeat_interleave(2, dim=-1)
+            x = stage[-1](x) * real  # type: ignore[index]
+        x = F.relu(self.middle(x)) * real
+        return (self.leave(x) * real).mT
+
+
+class ResidualBlock1d(nn.Module):
+    """ReLU, dilated conv k3, ReLU, conv k1, added to the input."""
+
+    def __init__(self, width: int, dilation: int) -> None:
+        super().__init__()
+        self.spread = nn.Conv1d(width, width, 3, padding=dilation, dilation=dilation)
+        self.mix = nn.Conv1d(width, width, 1)
+
+    def forward(self, x: Float[Tensor, "B W T"], real: Float[Tensor, "B 1 T"]) -> Float[Tensor, "B W T"]:
+        """Stays zero where ``real`` is."""
+        return x + self.mix(F.relu(self.spread(F.relu(x)))) * real
+
+
+def _residual(width: int, depth: int, growth: int) -> list[nn.Module]:
+    return [ResidualBlock1d(width, growth**i) for i in reversed(range(depth))]

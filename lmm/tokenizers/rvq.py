@@ -1,0 +1,27 @@
+"""Residual VQ-VAE (RQ-VAE of the paper; MoMask, Guo et al., CVPR 2024): six codes of 512 a step, coarse to fine."""
+
+from collections.abc import Callable
+
+from lmm.motion.representations.base import MotionRepresentation
+from lmm.tokenizers.base import MotionTokenizer
+from lmm.tokenizers.losses import ReconstructionLoss
+from lmm.tokenizers.networks.conv1d import Conv1dDecoder, Conv1dEncoder
+from lmm.tokenizers.parts import Decoder, Encoder
+from lmm.tokenizers.quantizers import ResidualQuantizer
+from lmm.training import Optimization
+
+
+class RVQTokenizer(MotionTokenizer):
+    """`MotionTokenizer` with a `ResidualQuantizer`; the defaults are MoMask's. Arguments as the base class."""
+
+    def __init__(
+        self,
+        representation: MotionRepresentation,
+        encoder: Callable[[MotionRepresentation, int], Encoder] = Conv1dEncoder,
+        quantizer: Callable[[int], ResidualQuantizer] = ResidualQuantizer,
+        decoder: Callable[[MotionRepresentation, int], Decoder] = Conv1dDecoder,
+        loss: Callable[[MotionRepresentation], ReconstructionLoss] = ReconstructionLoss,
+        latent_dim: int = 512,
+        optimization: Optimization = Optimization(),  # noqa: B008 - frozen
+    ) -> None:
+        super().__init__(representation, encoder, quantizer, decoder, loss, latent_dim, optimization)
