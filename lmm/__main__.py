@@ -1,0 +1,140 @@
+"""``lmm VERB ...``: find the verb, import only what it needs. This file never imports torch.
+
+``fit | validate | test | predict`` go to the one LightningCLI (`lmm.cli`); the short verbs are plain typed functions in
+`lmm.commands`, parsed by jsonargparse. ``--config NAME`` is looked up before anything is imported.
+"""
+
+import difflib
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+VERBS = {
+    "fit": ("lmm.cli:main", "train a tokenizer or a language model: lmm fit --config tokenizer_vq.yaml"),
+    "validate": ("lmm.cli:main", "measure a trained model on the validation split"),
+    "test": ("lmm.cli:main", "measure a trained model on the test split"),
+    "predict": ("lmm.cli:main", "encode a data set to tokens, or generate a motion for each caption of the test split"),
+    "generate": ("lmm.commands:generate", 'make motions from a sentence: lmm generate "a person waves" -o wave.html'),
+    "reconstruct": ("lmm.commands:reconstruct", "see what a tokenizer keeps: lmm reconstruct walk.npz -o walk.html"),
+    "render": ("lmm.commands:render", "draw motion files: lmm render walk.npz -o walk.html"),
+    "demo": ("lmm.demo:demo", "run the whole chain on the embedded data and write a report"),
+    "data demo": ("lmm.commands:data_demo", "write the embedded data set: lmm data demo OUT"),
+}
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    words = sys.argv[1:]
+    if not words or words[0] in ("-h", "--help"):
+        print(usage())
+        return
+    if words[0] == "--version":
+        from lmm import __version__
+
+        print(f"lmm {__version__}")
+        return
+    verb = " ".join(words[:2]) if " ".join(words[:2]) in VERBS else words[0]
+    if verb not in VERBS:
+        near = difflib.get_close_matches(" ".join(words[:2]), VERBS, n=1) or difflib.get_close_matches(verb, VERBS, n=1)
+        sys.exit(f"lmm: no verb {verb!r}" + (f"; did you mean `lmm {near[0]}`?" if near else "") + f"\n\n{usage()}")
+    rest = words[len(verb.split()) :]
+    module, function = VERBS[verb][0].split(":")
+    try:
+        if module == "lmm.cli":
+            rest = [verb, *find_configs(rest)]
+        sys.argv = [sys.argv[0], *rest]  # Lightning starts further processes from sys.argv
+        run = getattr(importlib.import_module(module), function)
+        if module == "lmm.cli":
+            run()
+        else:
+            call(run, plain_words(rest), f"lmm {verb}")
+    except (ValueError, FileNotFoundError) as error:
+        if os.environ.get("LMM_TRACEBACK"):
+            raise
+        sys.exit(f"lmm {verb}: {error}\n(set LMM_TRACEBACK=1 to see where)")
+
+
+def usage() -> str:
+    """The verbs, one line each."""
+    width = max(map(len, VERBS))
+    lines = [f"  {verb:<{width}}  {text}" for verb, (_, text) in VERBS.items()]
+    return "\n".join(
+        ["usage: lmm VERB [options]        (lmm VERB --help tells a verb's options)", "", *lines, "", "configs: "]
+        + [f"  {name}" for name in config_names()]
+    )
+
+
+def config_folders() -> list[Path]:
+    """Where configs are looked up, nearest first."""
+    package = Path(__file__).resolve().parent
+    folders = [Path.cwd(), *map(Path, filter(None, os.environ.get("LMM_CONFIG_PATH", "").split(os.pathsep)))]
+    folders += [Path.cwd() / "configs", package / "configs", package.parent / "configs"]
+    return list(dict.fromkeys(folders))
+
+
+def config_names() -> list[str]:
+    """Names of the shipped configs."""
+    shipped = next((f for f in config_folders()[::-1] if f.name == "configs" and f.is_dir()), None)
+    return sorted(str(f.relative_to(shipped)) for f in shipped.rglob("*.yaml")) if shipped else []
+
+
+def find_config(name: str) -> str:
+    """Absolute path of a config given by path or by name, with or without ``.yaml``.
+
+    Raises:
+        ValueError: nothing of that name anywhere; close names are told.
+    """
+    for folder in config_folders():
+        for candidate in (folder / name, folder / f"{name}.yaml"):
+            if candidate.is_file():
+                return str(candidate.resolve())
+    near = difflib.get_close_matches(name, config_names(), n=3, cutoff=0.4)
+    places = ", ".join(str(f) for f in config_folders() if f.is_dir())
+    raise ValueError(f"no config {name!r} in {places}" + (f"; did you mean {' or '.join(near)}?" if near else ""))
+
+
+def find_configs(words: list[str]) -> list[str]:
+    """Replace the value of every ``-c``/``--config`` by the file it names."""
+    out = list(words)
+    for i, word in enumerate(words):
+        if word in ("-c", "--config") and i + 1 < len(words):
+            out[i + 1] = find_config(words[i + 1])
+        elif word.startswith("--config="):
+            out[i] = f"--config={find_config(word.removeprefix('--config='))}"
+    return out
+
+
+def call(function: Callable[..., None], words: list[str], name: str) -> None:
+    """Run a typed function on command line words; arguments without a default are positional, except ``output``."""
+    from docstring_parser import parse
+    from jsonargparse import ArgumentParser
+
+    doc = parse(function.__doc__ or "")
+    told = {p.arg_name: p.description for p in doc.params}
+    needed = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty and p.name != "output"]
+    parser = ArgumentParser(prog=name, description=doc.short_description)
+    for parameter in needed:
+        many = {"nargs": "+", "type": str} if parameter.annotation == list[str] else {"type": parameter.annotation}
+        parser.add_argument(parameter.name, help=told[parameter.name], **many)
+    parser.add_function_arguments(function, skip={p.name for p in needed}, as_positional=False)
+    function(**vars(parser.parse_args(words)))
+
+
+def plain_words(words: list[str]) -> list[str]:
+    """Spell ``-o`` and the dashes in options as jsonargparse names them."""
+    out = []
+    for word in words:
+        if word == "-o":
+            word = "--output"
+        elif word.startswith("--") and "-" in word[2:]:
+            name, eq, value = word.partition("=")
+            word = "--" + name[2:].replace("-", "_") + eq + value
+        out.append(word)
+    return out
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""``lmm fit | validate | test | predict``: one LightningCLI, one link (the data's representation goes to the model).
+
+Where Lightning's defaults would surprise: a checkpoint never overrides the config or the command line; a run's folder
+(``trainer.default_root_dir``) is laid out by `lmm.runs`; ``validate``, ``test`` and ``predict`` use the run's last
+checkpoint unless told otherwise; an LLM's missing motion tokens are written first; the end says what to type next.
+"""
+
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import LightningCLI, SaveConfigCallback, _get_module_type, _InstantiatorFn
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+import lmm.data.sources  # short class names in configs resolve to what is imported
+import lmm.motion.representations
+import lmm.tokenizers  # noqa: F401
+from lmm.data.motions import MotionDataModule
+from lmm.data.tokens import TokenDataModule
+from lmm.llm.base import MotionLanguageModel
+from lmm.llm.checkpoint import load_motion_tokenizer
+from lmm.runs import LastCheckpoint, RunRecord, last_checkpoint, move_aside
+from lmm.tokenizers.base import MotionTokenizer
+from lmm.training import StepSeed, find_class
+from lmm.writers import MotionWriter, TokenWriter
+
+
+def main() -> None:
+    """Run the command line in ``sys.argv``."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "Tip" not in r.getMessage())
+    # Few workers are right for a packed store, and a frozen tokenizer is meant to be in eval mode.
+    for noise in ("num_workers", "does not have many workers", "LeafSpec", "treespec", "in eval mode"):
+        warnings.filterwarnings("ignore", message=f".*{noise}.*")
+    torch.set_float32_matmul_precision("high")
+    LmmCLI(
+        LightningModule,
+        LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        auto_configure_optimizers=False,
+        save_config_callback=_SaveConfig,
+        save_config_kwargs={"overwrite": True},
+        seed_everything_default=0,
+    )
+
+
+class LmmCLI(LightningCLI):
+    """See the module's docstring."""
+
+    def add_arguments_to_parser(self, parser: Any) -> None:
+        """The one link, and how often a run is saved."""
+        parser.link_arguments("data.representation", "model.init_args.representation", apply_on="instantiate")
+        parser.add_argument(
+            "--save_every", type=int, default=500, help="Optimizer steps between saves of checkpoints/last.ckpt."
+        )
+
+    def _add_instantiators(self) -> None:
+        super()._add_instantiators()
+        instantiator = _PlainHyperparameters(cli=self, key="model")
+        self.parser.add_instantiator(instantiator, _get_module_type(self._model_class), subclasses=True)
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning would let the checkpoint's arguments override what was typed; we do not."""
+
+    @property
+    def _settings(self) -> Any:
+        return self.config[self.subcommand]
+
+    @property
+    def _folder(self) -> Path:
+        return Path(self._settings.trainer.default_root_dir or "runs/unnamed")
+
+    def before_instantiate_classes(self) -> None:
+        """Resolve ``--ckpt_path`` to a file of this run, or move an older run out of the way."""
+        settings, last = self._settings, last_checkpoint(self._folder)
+        if settings.get("ckpt_path") in ("last", None) and (self.subcommand != "fit" or settings.get("ckpt_path")):
+            if not last.exists():
+                raise ValueError(f"there is no checkpoint at {last}; train first (`lmm fit`) or give --ckpt_path FILE")
+            settings.ckpt_path = str(last)
+        settings.weights_only = True  # no pickle from strangers
+        path = settings.get("ckpt_path")
+        if path and not Path(path).exists():
+            raise ValueError(f"--ckpt_path {path}: there is no such file")
+        if path:
+            _check_kind(Path(path), settings.model.class_path)
+        elif os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("RANK", "0") == "0":
+            aside = move_aside(self._folder)
+            if aside:
+                print(f"{self._folder} held an earlier run; it is now {aside} (resume it with --ckpt_path instead)")
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Add the callbacks and the logger that make the run's folder."""
+        folder = self._folder
+        seed = self._settings.get("seed_everything")
+        ours: list[Any] = [StepSeed(0 if isinstance(seed, bool) or seed is None else seed)]
+        if self.subcommand == "fit":
+            ours.append(LastCheckpoint(folder, self._settings.save_every))
+            if self._settings.trainer.logger is None:
+                kwargs["logger"] = TensorBoardLogger(str(folder), name="", version="")
+        else:
+            kwargs |= {"logger": False, "enable_checkpointing": False}
+        if self.subcommand != "predict":
+            ours.append(RunRecord(folder))
+        else:
+            writers = {MotionTokenizer: TokenWriter, MotionLanguageModel: MotionWriter}
+            names = {MotionTokenizer: "tokens", MotionLanguageModel: "motions"}
+            ours += [writers[k](str(folder / names[k])) for k in writers if isinstance(self.model, k)]
+        self.trainer_defaults = {**self.trainer_defaults, "callbacks": ours}
+        return super().instantiate_trainer(**kwargs)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        if isinstance(self.datamodule, TokenDataModule) and isinstance(self.model, MotionLanguageModel):
+            if subcommand in ("fit", "validate"):
+                self._provide_tokens(self.model, self.datamodule)
+        elif isinstance(self.datamodule, TokenDataModule) or isinstance(self.model, MotionLanguageModel):
+            raise ValueError(
+                f"{type(self.model).__name__} does not train on what {type(self.datamodule).__name__} gives: "
+                "tokenizers take a MotionDataModule, language models a TokenDataModule"
+            )
+        super()._run_subcommand(subcommand)
+
+    @rank_zero_only
+    def _provide_tokens(self, model: MotionLanguageModel, data: TokenDataModule) -> None:
+        """Encode the data set with the model's tokenizer unless that is done; refuse another tokenizer's tokens."""
+        tokenizer, _ = load_motion_tokenizer(model.tokenizer)
+        data.prepare_data()
+        if not data.tokens_ready():
+            print(f"no tokens of this data set in {data.tokens} yet: encoding it with {model.tokenizer}")
+            encode = Trainer(
+                callbacks=[TokenWriter(str(data.tokens))],
+                logger=False,
+                enable_checkpointing=False,
+                devices=1,
+                num_nodes=1,
+            )
+            motions = MotionDataModule(data.source, data.representation, batch_size=64, cache=str(data.cache))
+            encode.predict(tokenizer, datamodule=motions, return_predictions=False)
+        tokenizer.token_spec.check(data.token_spec, str(data.tokens))
+
+    @rank_zero_only
+    def after_fit(self) -> None:
+        """Where the result lies and what to type next."""
+        last = last_checkpoint(self._folder)
+        print(f"\ncheckpoint: {last}\nmetrics:    {self._folder / 'metrics.jsonl'}")
+        print(f"look:       tensorboard --logdir {self._folder}")
+        if isinstance(self.model, MotionTokenizer):
+            default = self._folder.name == "tokenizer_lfq2d" and self._folder.parent == Path("runs")
+            which = "" if default else f" --model.tokenizer {last} --data.tokens {self._folder / 'tokens'}"
+            print(f"next:       lmm validate --config {self._folder / 'config.yaml'}")
+            print(f"            lmm fit --config llm_lora.yaml{which}")
+        elif isinstance(self.model, MotionLanguageModel):
+            print(f'next:       lmm generate "a person walks in a circle" --model {last} -o walk.html')
+
+
+class _PlainHyperparameters(_InstantiatorFn):
+    """A checkpoint stores plain arguments: the linked representation as it was configured, and only where accepted."""
+
+    def __call__(self, class_type: Any, *args: Any, applied_instantiation_links: dict, **kwargs: Any) -> Any:
+        self.cli._dump_config()
+        plain = self.cli.config_dump["data"]["init_args"].get("representation")
+        links = {key: plain for key in applied_instantiation_links if key.rpartition(".")[2] in kwargs}
+        return super().__call__(class_type, *args, applied_instantiation_links=links, **kwargs)
+
+
+class _SaveConfig(SaveConfigCallback):
+    """Only training writes ``config.yaml``."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            super().setup(trainer, pl_module, stage)
+
+
+def _check_kind(path: Path, class_path: str) -> None:
+    """Refuse a checkpoint of another kind before anything is built."""
+    if path.is_dir():
+        return  # sharded: torch checks the names of its parts
+    try:
+        checkpoint = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except Exception as error:
+        raise ValueError(f"{path} is not a checkpoint that `lmm fit` wrote ({error})") from None
+    kind = checkpoint.get("hyper_parameters", {}).get("_class_path")
+    if not kind or find_class(kind) is not find_class(class_path):
+        raise ValueError(f"{path} holds a {kind}, but the config asks for a {class_path}; give the matching config")

@@ -1,0 +1,147 @@
+"""The short verbs: plain typed functions, each one a command. Everything heavy is imported inside."""
+
+from pathlib import Path
+
+DEFAULT_MODEL = "runs/llm_lora/checkpoints/last.ckpt"
+
+
+def generate(
+    texts: list[str],
+    output: str,
+    model: str = DEFAULT_MODEL,
+    seed: int = 0,
+    num_samples: int = 1,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    seconds: float | None = None,
+    backbone: str | None = None,
+) -> None:
+    """Make motions from sentences.
+
+    Args:
+        texts: one sentence, or several (each in quotes).
+        output: -o FILE; .html (viewer, all samples side by side), .mp4, .png, .npz, .npy or .bvh (numbered if several).
+        model: checkpoint of a language model that `lmm fit --config llm_*.yaml` wrote.
+        seed: same seed, same motion.
+        num_samples: motions for each sentence.
+        temperature: 1 samples from the model's distribution, lower is more cautious, 0 takes the likeliest code.
+        top_k: sample among the k likeliest codes only (0: all).
+        top_p: sample among the likeliest codes that together have this probability (1: all).
+        seconds: exact duration; left out, the model decides (between 1 and 9.8 seconds).
+        backbone: folder or hub name of the pretrained language model, where it is not where the checkpoint says.
+    """
+    from lmm.motion.files import save_motion
+
+    path = Path(output)
+    drawn, saved = (".html", ".mp4", ".png"), (".npz", ".npy", ".bvh")
+    if path.suffix not in drawn + saved:
+        raise ValueError(f"-o {output}: the ending must be one of {', '.join(drawn + saved)}")
+    if not all(text.strip() for text in texts):
+        raise ValueError("a sentence is empty; say what the person does")
+    if num_samples < 1:
+        raise ValueError(f"--num-samples must be at least 1, got {num_samples}")
+    if not Path(model).is_file():
+        raise ValueError(
+            f"there is no language model at {model}; train one first with `lmm fit --config tokenizer_lfq2d.yaml` and "
+            "`lmm fit --config llm_lora.yaml`, or give --model CHECKPOINT"
+        )
+    import torch
+
+    from lmm.llm import MotionLanguageModel
+    from lmm.training import load_module
+
+    overrides = {} if backbone is None else {"backbone": backbone}
+    llm = load_module(model, MotionLanguageModel, **overrides)  # type: ignore[type-abstract]
+    llm.prepare_for_generation()
+    llm.to("cuda" if torch.cuda.is_available() else "cpu")
+    motions = llm.generate(
+        texts,
+        seconds=seconds,
+        num_samples=num_samples,
+        seed=seed,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+    )
+    flat = [(text, motion) for text, samples in zip(texts, motions, strict=True) for motion in samples]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix in drawn:
+        _draw(path, [motion for _, motion in flat], [text for text, _ in flat])
+        written = [path]
+    else:
+        written = [path] if len(flat) == 1 else [path.with_stem(f"{path.stem}_{i}") for i in range(len(flat))]
+        for file, (text, motion) in zip(written, flat, strict=True):
+            save_motion(file, motion, caption=text)
+    for file in written:
+        print(file)
+
+
+def reconstruct(file: str, output: str, model: str = "runs/tokenizer_lfq2d/checkpoints/last.ckpt") -> None:
+    """Encode a motion to tokens, decode it again, and draw the original beside the reconstruction.
+
+    Args:
+        file: .npz, .npy or .bvh on the 22 joints of HumanML3D at the tokenizer's frame rate.
+        output: -o FILE; .html (viewer), .mp4 or .png (a strip of poses).
+        model: checkpoint of a motion tokenizer.
+    """
+    from lmm.motion.files import load_motion
+
+    motion = load_motion(file)
+    import torch
+
+    from lmm.metrics.reconstruction import joint_errors
+    from lmm.tokenizers import MotionTokenizer
+    from lmm.training import load_module
+
+    tokenizer = load_module(model, MotionTokenizer)
+    features = tokenizer.representation.encode(motion)[None]
+    mask = torch.ones(features.shape[:2], dtype=torch.bool)
+    tokens = tokenizer.encode(features, mask)
+    pair = [tokenizer.representation.decode(f[0]) for f in (features, tokenizer.decode(tokens)[:, : mask.shape[1]])]
+    error = float(joint_errors(pair[1].joints, pair[0].joints, align_root=True).mean()) * 1000
+    captions = ["original", f"{tokens.numel()} tokens, {error:.0f} mm off (root-aligned MPJPE)"]
+    _draw(Path(output), pair, captions)
+    print(f"{output}: {captions[1]}")
+
+
+def render(files: list[str], output: str) -> None:
+    """Draw motion files.
+
+    Args:
+        files: one or more .npz, .npy or .bvh files, shown side by side.
+        output: -o FILE; .html (viewer), .mp4 or .png (a strip of poses).
+    """
+    from lmm.render import render_files
+
+    render_files(files, output)
+    print(output)
+
+
+def data_demo(out: str, num_clips: int = 2000, seed: int = 0) -> None:
+    """Write the embedded data set: procedural motions with captions, in HumanML3D's layout.
+
+    Args:
+        out: folder to make.
+        num_clips: how many clips.
+        seed: same seed, same clips.
+    """
+    from lmm.data.sources.procedural import generate as write
+
+    if Path(out).exists():
+        raise ValueError(f"{out} is already there; give another folder or delete it first")
+    write(Path(out), num_clips, seed)
+    print(out)
+
+
+def _draw(path: Path, motions: list, captions: list[str]) -> None:
+    from PIL import Image
+
+    from lmm.render import strip, write_html, write_mp4
+
+    if path.suffix == ".html":
+        write_html(path, motions, captions, title=captions[0])
+    elif path.suffix == ".mp4":
+        write_mp4(path, motions, captions)
+    else:
+        Image.fromarray(strip(motions, captions=captions)).save(path)

@@ -1,0 +1,115 @@
+"""``lmm demo``: the whole chain on the embedded data, as the ordinary commands a person would type, and a report.
+
+Every step is a command that is printed before it runs. What it leaves in the folder: ``report.md``, ``metrics.json``,
+``reconstruction.html`` (original beside reconstruction), ``generated.html`` and one ``.html``, ``.npz`` and ``.bvh`` a
+prompt, and the two runs with their checkpoints.
+"""
+
+import json
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+PROMPTS = (
+    "a person walks forward.",
+    "a person waves with the right hand.",
+    "a person squats down low.",
+    "a person jumps up.",
+    "a person walks one round to the left.",
+    "a person does a kick to the front with the right leg.",
+)
+SEED = 0
+CLIPS = 4000  # more than the default 2,000, so that the language model sees each sentence's words in more motions
+
+
+def demo(out: str = "runs/demo", minutes: float = 9.0) -> None:
+    """Run the whole chain on the embedded data and write a report: data, tokenizer, language model, motions.
+
+    Args:
+        out: where everything is left; `report.md` tells what was run.
+        minutes: most that the two trainings may take together; a fast machine ends earlier.
+    """
+    folder, start = Path(out), time.monotonic()
+    steps: list[dict[str, Any]] = []
+    tokenizer, llm = folder / "tokenizer", folder / "llm"
+    data = ["--data.source.folder", str(folder / "data"), "--data.source.num_clips", str(CLIPS)]
+    data += ["--data.cache", str(folder / "cache")]
+    backbone = ["--model.backbone.folder", str(folder / "backbone")]
+    each = round(minutes * 60 / 2)
+    limit = ["--trainer.max_time", f"00:{each // 3600:02}:{each // 60 % 60:02}:{each % 60:02}"]  # days:h:min:s
+    token_checkpoint, model = tokenizer / "checkpoints/last.ckpt", llm / "checkpoints/last.ckpt"
+
+    def step(*words: str) -> None:
+        command = ["lmm", *words]
+        print(f"\n$ {shlex.join(command)}", flush=True)
+        began = time.monotonic()
+        done = subprocess.run([sys.executable, "-m", *command], check=False)
+        if done.returncode:
+            sys.exit(f"lmm demo: the command above failed ({done.returncode}); repeat it by hand to see more")
+        steps.append({"command": shlex.join(command), "seconds": round(time.monotonic() - began, 1)})
+
+    if not (folder / "data").exists():
+        step("data", "demo", str(folder / "data"), "--num-clips", str(CLIPS))
+    step("fit", "--config", "tokenizer_lfq2d.yaml", "--trainer.default_root_dir", str(tokenizer), *data, *limit)
+    step("test", "--config", str(tokenizer / "config.yaml"))
+    step("fit", "--config", "llm_full.yaml", "--trainer.default_root_dir", str(llm), *data, *limit,
+         *backbone, "--model.tokenizer", str(token_checkpoint), "--data.tokens", str(tokenizer / "tokens"))  # fmt: skip
+    step("test", "--config", str(llm / "config.yaml"))
+    original = _clip(folder / "data")
+    step("reconstruct", str(original), "--model", str(token_checkpoint), "-o", str(folder / "reconstruction.html"))
+    sampling = ["--model", str(model), "--seed", str(SEED), "--temperature", "0.3"]
+    for ending in ("html", "npz", "bvh"):  # the same seed: the same motions
+        step("generate", *PROMPTS, *sampling, "-o", str(folder / f"generated.{ending}"))
+    report(folder, steps, time.monotonic() - start)
+
+
+def report(folder: Path, steps: list[dict[str, Any]], seconds: float) -> None:
+    """Write ``metrics.json`` and ``report.md`` from what the runs recorded."""
+    figures = {stage: _figures(folder / stage) for stage in ("tokenizer", "llm")}
+    metrics = {"seconds": round(seconds, 1), "steps": steps, **figures}
+    (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    tokenizer, llm = figures["tokenizer"], figures["llm"]
+    rows = [
+        ("tokenizer: MPJPE, root aligned (test)", f"{tokenizer['test/mpjpe_root_mm']:.1f} mm"),
+        ("tokenizer: MPJPE (test)", f"{tokenizer['test/mpjpe_mm']:.1f} mm"),
+        ("tokenizer: share of the codebook used (test)", f"{100 * tokenizer['test/codebook_usage']:.1f} %"),
+        ("tokenizer: codebook perplexity (test)", f"{tokenizer['test/codebook_perplexity']:.0f} codes"),
+        ("tokenizer: training", f"{tokenizer['steps']} steps, {tokenizer['seconds_per_step']:.3f} s each"),
+        ("language model: motion token accuracy (test)", f"{100 * llm['test/token_accuracy']:.1f} %"),
+        ("language model: nats a motion token (test)", f"{llm['test/motion_nll']:.2f}"),
+        ("language model: training", f"{llm['steps']} steps, {llm['seconds_per_step']:.3f} s each"),
+        ("the whole chain", f"{seconds / 60:.1f} minutes"),
+    ]
+    environment = json.loads((folder / "llm/environment.json").read_text())
+    versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items() if version)
+    lines = ["# Demo report", "", "| figure | value |", "|---|---|", *[f"| {name} | {value} |" for name, value in rows]]
+    lines += [
+        "",
+        "Real motions have an MPJPE of 0 by definition; they are beside the reconstruction in the viewer.",
+        "",
+    ]
+    lines += ["Look at: `generated.html` (one motion a prompt), `reconstruction.html`, `generated_*.bvh`.", ""]
+    lines += ["## What was run", "", "```"]
+    lines += [f"{entry['command']}    # {entry['seconds']} s" for entry in steps]
+    lines += ["```", "", "## Prompts", "", *[f"{i}. {prompt}" for i, prompt in enumerate(PROMPTS)], ""]
+    lines += [f"Seed {SEED}; {environment['platform']}, {environment['cpus']} cores; {versions}.", ""]
+    (folder / "report.md").write_text("\n".join(lines))
+    print(f"\n{folder / 'report.md'}\n" + "\n".join(f"  {name}: {value}" for name, value in rows))
+
+
+def _figures(run: Path) -> dict[str, float]:
+    """Last recorded value of every figure of a run, and its speed."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    merged = {name: value for line in lines for name, value in line.items()}
+    trained = [line for line in lines if "train/loss" in line][-1]
+    merged |= {"steps": trained["step"], "seconds_per_step": trained["seconds"] / trained["step"]}
+    del merged["step"], merged["seconds"], merged["stage"]
+    return merged
+
+
+def _clip(data: Path) -> Path:
+    """A clip of the test split to reconstruct."""
+    return data / "new_joints" / f"{(data / 'test.txt').read_text().split()[0]}.npy"

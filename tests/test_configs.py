@@ -1,0 +1,95 @@
+"""Every YAML in configs/ is read by `lmm fit` and trains, at toy size."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
+
+from lmm.__main__ import config_names
+from lmm.llm.backbone import EmbeddedBackbone
+
+from .toy import DATA, SMALL_1D, SMALL_2D, SMALL_LLM, TRAINER, fit_tokenizer, lmm, options
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+TINY_LLAMA = dict(hidden_size=64, intermediate_size=192, num_hidden_layers=1, num_attention_heads=2)
+BACKBONES = {
+    "gpt2": (GPT2LMHeadModel, GPT2Config, dict(n_embd=64, n_layer=1, n_head=2, n_positions=512)),
+    "llama": (LlamaForCausalLM, LlamaConfig, TINY_LLAMA | dict(tie_word_embeddings=False)),
+    "qwen3": (Qwen3ForCausalLM, Qwen3Config, TINY_LLAMA | dict(num_key_value_heads=1, head_dim=32)),
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder, patch = tmp_path_factory.mktemp("configs"), pytest.MonkeyPatch()
+    patch.chdir(folder)
+    fit_tokenizer(patch, "lfq2d")
+    EmbeddedBackbone("runs/backbone", hidden_size=64, num_layers=2, vocab_size=400, steps=2).build()
+    yield folder
+    patch.undo()
+
+
+def size_of(base: str) -> list[str]:
+    """Options that make a shipped config tiny."""
+    small = SMALL_LLM if base.startswith("llm") else SMALL_2D if "lfq2d" in base else SMALL_1D
+    if base.startswith("tokenizer_lfq2d"):
+        small = small | {"model.latent_dim": 6, "model.quantizer.codebook_size": 64}
+    return options(TRAINER, DATA, small)
+
+
+def test_the_list_is_complete():
+    assert set(config_names()) == {str(p.relative_to(CONFIGS)) for p in CONFIGS.rglob("*.yaml")}
+    for name in config_names():
+        text = (CONFIGS / name).read_text()
+        assert text.startswith("# lmm fit --config "), f"{name} opens with its command"
+
+
+@pytest.mark.parametrize("name", [n for n in config_names() if "/" not in n])
+def test_main_configs(place, name, monkeypatch):
+    lmm(monkeypatch, "fit", "--config", name, *size_of(name), "--trainer.default_root_dir=runs/main")
+    assert torch.load("runs/main/checkpoints/last.ckpt", weights_only=True)["global_step"] == 4
+
+
+@pytest.mark.parametrize("name", [n for n in config_names() if n.startswith(("size/", "ablations/"))])
+def test_overlays(place, name, monkeypatch):
+    base = (CONFIGS / name).read_text().split()[4]  # "# lmm fit --config BASE --config NAME"
+    lmm(monkeypatch, "fit", "--config", base, "--config", name, *size_of(base), "--trainer.default_root_dir=runs/over")
+    assert torch.load("runs/over/checkpoints/last.ckpt", weights_only=True)["global_step"] == 4
+
+
+@pytest.mark.parametrize("base", ["tokenizer_vq.yaml", "llm_full.yaml"])
+def test_data_overlay(place, base, monkeypatch):
+    small = [o for o in size_of(base) if "num_clips" not in o]
+    lmm(monkeypatch, "fit", "--config", base, "--config", "data/humanml3d.yaml", "--data.source.folder=runs/data/demo",
+        *small, "--trainer.default_root_dir=runs/data_overlay")  # fmt: skip
+    assert Path("runs/data_overlay/checkpoints/last.ckpt").exists()
+
+
+@pytest.mark.parametrize("name", [n for n in config_names() if n.startswith("backbone/")])
+def test_backbones(place, name, monkeypatch):
+    """The real weights are not at hand: a random model of the same family stands in for them."""
+    folder = Path("runs") / Path(name).stem
+    model, config, sizes = BACKBONES[next(family for family in BACKBONES if family in name)]
+    text_tokenizer = Path("runs/backbone")
+    torch.manual_seed(0)
+    model(config(vocab_size=400, bos_token_id=1, eos_token_id=2, pad_token_id=0, **sizes)).save_pretrained(folder)
+    for file in text_tokenizer.glob("tokenizer*"):
+        (folder / file.name).write_bytes(file.read_bytes())
+    lmm(monkeypatch, "fit", "--config", "llm_lora.yaml", "--config", name, f"--model.backbone={folder}",
+        *options(TRAINER, DATA), "--trainer.default_root_dir=runs/other_backbone")  # fmt: skip
+    kept = torch.load("runs/other_backbone/checkpoints/last.ckpt", weights_only=True)
+    assert kept["global_step"] == 4 and not any("base_layer" in key for key in kept["state_dict"])
+
+
+@pytest.mark.parametrize("name", [n for n in config_names() if n.startswith("strategy/")])
+def test_strategies(place, name):
+    """Two gloo processes, launched as a user would."""
+    words = ["fit", "--config", "tokenizer_vq.yaml", "--config", name, "--trainer.accelerator=cpu"]
+    command = [sys.executable, "-m", "lmm", *words, *size_of("tokenizer_vq.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "LMM_TRACEBACK": "1"})
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert torch.load("runs/tokenizer_vq/checkpoints/last.ckpt", weights_only=True)["global_step"] == 4
