@@ -1,0 +1,57 @@
+"""Every command in the README is run, at toy size, in the order a reader would type it."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from lmm.__main__ import VERBS
+
+from .test_configs import size_of
+from .toy import lmm, options
+
+README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
+COMMANDS = [
+    line.split(" #")[0].strip()
+    for block in re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
+    for line in block.splitlines()
+    if line.strip()
+]
+
+
+def test_the_make_targets_are_there():
+    makefile = (Path(__file__).resolve().parent.parent / "Makefile").read_text()
+    for command in COMMANDS:
+        if command.startswith("make "):
+            assert f"\n{command.removeprefix('make ')}: install\n" in makefile
+        else:
+            assert command.startswith("lmm ")
+
+
+def test_every_verb_is_shown():
+    for verb in VERBS:
+        assert verb == "demo" or any(command.startswith(f"lmm {verb}") for command in COMMANDS), verb
+
+
+def test_the_readme_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for command in COMMANDS:
+        words = shlex.split(command)[1:]
+        if command.startswith("make ") or "backbone/" in command:
+            continue  # make is run by CI, other backbones by test_configs.py
+        if words[0] == "fit":
+            words += [o for o in size_of(words[2]) if "data/humanml3d.yaml" not in words or "num_clips" not in o]
+            if "size/" in command or "LookupFree" in command or "data/" in command:
+                words += ["--trainer.default_root_dir=runs/extra"]
+            if "LookupFree" in command:
+                words = [w for w in words if "model.quantizer.codebook_size=" not in w]
+        if "data/HumanML3D" in words:
+            lmm(monkeypatch, "data", "demo", "data/HumanML3D", "--num-clips", "48")
+        if words[:2] == ["data", "demo"]:
+            words += options({"num_clips": 48})
+        if words[-1].endswith(".mp4"):
+            pytest.importorskip("imageio_ffmpeg")
+        lmm(monkeypatch, *words)
+    for made in ("walk.html", "pair.html", "both.html", "wave.bvh", "wave.mp4"):
+        assert Path(made).stat().st_size > 1000, made
