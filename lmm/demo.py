@@ -106,7 +106,8 @@ def _figures(run: Path) -> dict[str, float]:
     merged = {name: value for line in lines for name, value in line.items()}
     trained = [line for line in lines if "train/loss" in line][-1]
     merged |= {"steps": trained["step"], "seconds_per_step": trained["seconds"] / trained["step"]}
-    del merged["step"], merged["seconds"], merged["stage"]
+    for name in ("stage", "step", "seconds", "checkpoint"):
+        merged.pop(name, None)
     return merged
 
 

@@ -110,7 +110,7 @@ class RunRecord(Callback):
             self._write(trainer)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The test figures, under the step of the checkpoint's training."""
+        """The test figures and the checkpoint they belong to."""
         self._write(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -118,10 +118,14 @@ class RunRecord(Callback):
         self._write(trainer)
 
     def _write(self, trainer: Trainer) -> None:
-        if trainer.is_global_zero and trainer.global_step != self._written:
-            self._written = trainer.global_step
-            seconds = round(time.monotonic() - self._start, 1)
-            line: dict[str, Any] = {"stage": trainer.state.fn, "step": trainer.global_step, "seconds": seconds}
-            line |= {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
-            with (self.folder / "metrics.jsonl").open("a") as file:
-                file.write(json.dumps(line) + "\n")
+        if not trainer.is_global_zero or trainer.global_step == self._written:
+            return
+        self._written = trainer.global_step
+        line: dict[str, Any] = {"stage": trainer.state.fn.value}  # type: ignore[union-attr]
+        if trainer.state.fn == "fit":
+            line |= {"step": trainer.global_step, "seconds": round(time.monotonic() - self._start, 1)}
+        else:
+            line |= {"checkpoint": str(trainer.ckpt_path)}
+        line |= {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+        with (self.folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
