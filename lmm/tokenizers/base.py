@@ -5,6 +5,7 @@ quantizer goes with any encoder-decoder pair whose parts and downsampling agree;
 """
 
 import hashlib
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -49,7 +50,9 @@ class MotionTokenizer(LightningModule):
         optimization: Optimization = Optimization(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(logger=False)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*is an instance of `nn.Module`.*")
+            self.save_hyperparameters(logger=False)
         if "_instantiator" not in self.hparams:  # built in plain Python: live objects, which no safe load accepts
             self._hparams.clear()
         self.representation = representation
@@ -105,16 +108,18 @@ class MotionTokenizer(LightningModule):
         """Raw features of tokens, T = t · downsample; frames of steps that are all -1 are zero.
 
         Raises:
-            ValueError: a token outside the codebook, or another number of codes a step.
+            ValueError: a token outside the codebook, another number of codes a step, or a step that is partly padding.
         """
         spec_k = self.encoder.num_parts * self.quantizer.num_levels
         if tokens.shape[-1] != spec_k:
             raise ValueError(f"this tokenizer has {spec_k} codes a step, got tokens of shape {tuple(tokens.shape)}")
         if tokens.numel() and not -1 <= int(tokens.min()) <= int(tokens.max()) < self.quantizer.codebook_size:
             raise ValueError(f"tokens must lie in [0, {self.quantizer.codebook_size}) or be -1 for padding")
-        steps = tokens[..., 0] >= 0
-        indices = tokens.clamp_min(0) if self.quantizer.num_levels == 1 else tokens
-        indices = indices.unflatten(-1, (self.encoder.num_parts, self.quantizer.num_levels))
+        indices = tokens.unflatten(-1, (self.encoder.num_parts, self.quantizer.num_levels))
+        steps = indices[..., 0, 0] >= 0
+        if ((indices[..., 0] >= 0) != steps[..., None]).any():
+            raise ValueError("a step of tokens is padding (-1) in some parts only; pad whole steps")
+        indices = indices.masked_fill(~steps[..., None, None], 0)  # what padding decodes to is masked out below
         decoded = self.decoder(self.quantizer.decode(indices), steps)
         features = self.representation.denormalize(decoded)
         return features * steps.repeat_interleave(self.downsample, dim=1)[..., None]
@@ -213,5 +218,5 @@ class MotionTokenizer(LightningModule):
 
     def _log_codebook(self, stage: str) -> None:
         for name, value in self.codebook.compute().items():
-            self.log(f"{stage}/codebook_{name}", value, prog_bar=name == "usage")
+            self.log(f"{stage}/codebook_{name}", value, prog_bar=name == "usage", sync_dist=True)
         self.codebook.reset()

@@ -86,7 +86,7 @@ class Conv1dDecoder(Decoder):
     def forward(self, latents: Float[Tensor, "B t 1 C"], mask: Bool[Tensor, "B t"]) -> Float[Tensor, "B T D"]:
         """Normalized features of latents."""
         real = mask[:, None].to(latents)
-        x = F.relu(self.enter(latents.squeeze(2).mT * real)) * real
+        x = F.relu(self.enter(latents[:, :, 0].mT * real)) * real
         for stage in self.stages:
             for block in stage[:-1]:  # type: ignore[index]
                 x = block(x, real)

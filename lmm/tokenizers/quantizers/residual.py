@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from lmm.tokenizers.parts import Quantizer, QuantizerOutput, full_precision
 from lmm.tokenizers.quantizers.vector import Codebook
+from lmm.training import broadcast
 
 
 class ResidualQuantizer(Quantizer):
@@ -50,8 +51,10 @@ class ResidualQuantizer(Quantizer):
         """Sum of the nearest codes of each level, straight-through."""
         z = latents
         depth = self.num_levels
-        if self.training and self.dropout and float(torch.rand(())) < self.dropout:
-            depth = int(torch.randint(1, self.num_levels + 1, ()))
+        if self.training and self.dropout:
+            drop, keep = broadcast(torch.rand(2, device=z.device)).tolist()  # one depth for all ranks
+            if drop < self.dropout:
+                depth = 1 + int(keep * self.num_levels)
         total, indices, losses = torch.zeros_like(z), [], []
         for codebook in self.levels[:depth]:
             rest = z - total
