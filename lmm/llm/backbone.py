@@ -8,7 +8,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import cycle
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from lmm.llm.prompts import TEXT_TO_MOTION
 
 _NUM_CAPTIONS = 4096
 _CONTEXT = 1024
+_VERSION = 1  # raised when the same arguments would make another model
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,20 @@ class EmbeddedBackbone:
             raise ValueError(f"vocab_size must leave room for 256 bytes and some merges, got {self.vocab_size}")
 
     def build(self) -> None:
-        """Make the folder unless it is there; it appears whole or not at all."""
-        folder = Path(self.folder)
+        """Make the folder unless it is there; it appears whole or not at all.
+
+        Raises:
+            ValueError: the folder holds another model.
+        """
+        folder, record = Path(self.folder), Path(self.folder) / "embedded.json"
+        settings = {k: v for k, v in asdict(self).items() if k != "folder"} | {"version": _VERSION}
         if folder.is_dir():
+            there = json.loads(record.read_text()) if record.is_file() else None
+            if there != settings:
+                raise ValueError(
+                    f"{folder} holds another language model ({there or 'not an embedded one'}; asked for {settings}); "
+                    "give another folder (--model.backbone.folder), delete this one, or name it as a plain string"
+                )
             return
         from lmm.data.sources.procedural import captions
 
@@ -81,6 +93,7 @@ class EmbeddedBackbone:
         try:
             tokenizer.save_pretrained(temporary)
             llm.save_pretrained(temporary)
+            (temporary / record.name).write_text(json.dumps(settings) + "\n")
             temporary.chmod(0o755)  # mkdtemp makes it private
             temporary.rename(folder)
         except OSError:

@@ -159,7 +159,8 @@ class MotionLanguageModel(LightningModule, ABC):
 
     def training_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
         """Next-id cross-entropy."""
-        return self._loss("train", batch, [f"{self.current_epoch}/{name}" for name in batch.ids])
+        draw = int(torch.randint(2**31 - 1, ()))  # from the step's own seed (`StepSeed`), so that resuming repeats it
+        return self._loss("train", batch, [f"{draw}/{name}" for name in batch.ids])
 
     def validation_step(self, batch: TokenBatch, batch_idx: int) -> None:
         """The same with the template of inference."""

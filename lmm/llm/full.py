@@ -18,7 +18,7 @@ class FullFinetune(MotionLanguageModel):
         optimization: learning rate and schedule.
         loss_on_text: learn the instruction too, not only the motion.
         unconditional: fraction of training samples that lose their caption.
-        dtype: of the LLM's weights.
+        dtype: of the LLM's weights; in bfloat16 small updates round away: prefer float32 and `precision: bf16-mixed`.
         gradient_checkpointing: recompute activations in the backward pass to save memory.
     """
 

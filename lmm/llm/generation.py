@@ -45,8 +45,11 @@ def generate(
         ValueError: bounds that contradict each other, or sequences longer than the model's context.
     """
     _check(llm, vocabulary, prompts, min_steps, max_steps, seeds)
-    if temperature < 0 or top_k < 0 or not 0 < top_p <= 1:
-        raise ValueError(f"need temperature >= 0, top_k >= 0, 0 < top_p <= 1, got {temperature}, {top_k}, {top_p}")
+    if not (temperature == 0 or temperature >= 1e-3) or top_k < 0 or not 0 < top_p <= 1:
+        raise ValueError(
+            "need a temperature of 0 or at least 0.001, top_k >= 0 and 0 < top_p <= 1, got "
+            f"{temperature}, {top_k} and {top_p}"
+        )
     device = next(llm.parameters()).device
     num_slots, size = vocabulary.spec.codes_per_step, vocabulary.spec.codebook_size
     total = max(max_steps) * num_slots

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -49,6 +51,9 @@ def test_an_interrupted_build_leaves_nothing(tmp_path, monkeypatch):
 
 def test_an_existing_folder_is_kept_and_nonsense_is_refused(built):
     built.build()
+    for other in (replace(built, num_layers=built.num_layers + 1), replace(built, seed=built.seed + 1)):
+        with pytest.raises(ValueError, match="holds another language model"):
+            other.build()
     with pytest.raises(ValueError, match="multiple of 32"):
         EmbeddedBackbone(hidden_size=100)
     with pytest.raises(ValueError, match="vocab_size"):

@@ -240,7 +240,8 @@ def test_generate_depends_on_caption_and_seed_alone(backbones, tokenizer_file):
 
 def test_the_command_line_builds_it_and_its_checkpoint_loads(backbones, tokenizer_file, tmp_path):
     model = ["--model=lmm.llm.lora.LoRAFinetune", f"--model.tokenizer={tokenizer_file}"]
-    backbone = "{folder: " + backbones["llama"] + ", hidden_size: 64}"
+    folder = tmp_path / "embedded"
+    backbone = "{folder: " + str(folder) + ", hidden_size: 64, num_layers: 1, vocab_size: 400}"
     options = [
         f"--model.backbone={backbone}",
         "--model.backbone.steps=7",
