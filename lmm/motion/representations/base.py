@@ -1,5 +1,6 @@
 """What every motion representation is: named feature blocks, a transform and its inverse, and statistics."""
 
+import inspect
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
@@ -34,6 +35,12 @@ class MotionRepresentation(nn.Module, ABC):
     def dim(self) -> int:
         """Number of features D."""
         return sum(self.blocks.values())
+
+    @property
+    def settings(self) -> str:
+        """Class and arguments: two representations of equal settings make the same features of a motion."""
+        arguments = (f"{name}={getattr(self, name)!r}" for name in inspect.signature(type(self)).parameters)
+        return f"{type(self).__name__}({', '.join(arguments)})"
 
     @property
     def slices(self) -> dict[str, slice]:

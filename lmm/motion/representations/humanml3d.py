@@ -90,6 +90,10 @@ class HumanML3DFeatures(MotionRepresentation):
         if motion.num_frames < 2:
             raise ValueError("a motion needs at least 2 frames to have velocities")
         joints = motion.joints
+        bones = joints[..., 1:, :] - joints[..., torch.tensor(self.skeleton.parents[1:]), :]
+        if (flat := (bones.abs().amax(dim=(-1)) == 0).flatten(0, -2).any(0)).any():
+            names = [name for name, empty in zip(self.skeleton.names[1:], flat.tolist(), strict=True) if empty]
+            raise ValueError(f"bones without length in some frame, so without direction: {', '.join(names[:4])}")
         if self.uniform_skeleton:
             joints = retarget(joints, self.skeleton.rest)
         joints = canonicalize(joints)
