@@ -61,12 +61,17 @@ def test_overlays(place, name, monkeypatch):
     assert torch.load("runs/over/checkpoints/last.ckpt", weights_only=True)["global_step"] == 4
 
 
-@pytest.mark.parametrize("base", ["tokenizer_vq.yaml", "llm_full.yaml"])
-def test_data_overlay(place, base, monkeypatch):
-    small = [o for o in size_of(base) if "num_clips" not in o]
-    lmm(monkeypatch, "fit", "--config", base, "--config", "data/humanml3d.yaml", "--data.source.folder=runs/data/demo",
-        *small, "--trainer.default_root_dir=runs/data_overlay")  # fmt: skip
-    assert Path("runs/data_overlay/checkpoints/last.ckpt").exists()
+@pytest.mark.parametrize("name", [n for n in config_names() if n.startswith("data/")])
+def test_data_overlays(place, name, monkeypatch):
+    """For both stages; the second is the command that the first prints."""
+    small = [o for o in size_of("tokenizer_lfq2d.yaml") if "num_clips" not in o]
+    lmm(monkeypatch, "fit", "--config", "tokenizer_lfq2d.yaml", "--config", name, "--data.source.folder=runs/data/demo",
+        *small, "--trainer.default_root_dir=runs/overlay")  # fmt: skip
+    tokenizer = ["--model.tokenizer=runs/overlay/checkpoints/last.ckpt", "--data.tokens=runs/overlay/tokens"]
+    small = [o for o in size_of("llm_full.yaml") if "num_clips" not in o]
+    lmm(monkeypatch, "fit", "--config", "llm_full.yaml", "--config", name, "--data.source.folder=runs/data/demo",
+        *small, *tokenizer, "--trainer.default_root_dir=runs/overlay_llm")  # fmt: skip
+    assert Path("runs/overlay_llm/checkpoints/last.ckpt").exists()
 
 
 @pytest.mark.parametrize("name", [n for n in config_names() if n.startswith("backbone/")])
@@ -88,8 +93,9 @@ def test_backbones(place, name, monkeypatch):
 @pytest.mark.parametrize("name", [n for n in config_names() if n.startswith("strategy/")])
 def test_strategies(place, name):
     """Two gloo processes, launched as a user would."""
-    words = ["fit", "--config", "tokenizer_vq.yaml", "--config", name, "--trainer.accelerator=cpu"]
-    command = [sys.executable, "-m", "lmm", *words, *size_of("tokenizer_vq.yaml")]
+    base = "tokenizer_rvq.yaml"  # the one whose ranks must agree most: EMA, resets, and how many levels to drop
+    words = ["fit", "--config", base, "--config", name, "--trainer.accelerator=cpu", "--model.quantizer.dropout=0.9"]
+    command = [sys.executable, "-m", "lmm", *words, *size_of(base)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "LMM_TRACEBACK": "1"})
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert torch.load("runs/tokenizer_vq/checkpoints/last.ckpt", weights_only=True)["global_step"] == 4
+    assert torch.load("runs/tokenizer_rvq/checkpoints/last.ckpt", weights_only=True)["global_step"] == 4

@@ -82,7 +82,7 @@ class HumanML3D(MotionSource):
     def clips(self, representation: MotionRepresentation) -> Iterator[Clip]:
         """Every clip of every split, sorted by id."""
         # One kind for the whole set: published vectors and ones we encode must not mix.
-        vectors = isinstance(representation, HumanML3DFeatures) and (self.folder / "new_joint_vecs").is_dir()
+        vectors = self._reads_vectors(representation)
         if not vectors and not (self.folder / "new_joints").is_dir():
             raise ValueError(
                 f"{self.folder} has no folder new_joints, from which {type(representation).__name__} is computed; "
@@ -97,12 +97,15 @@ class HumanML3D(MotionSource):
                 yield Clip(clip, Motion(joints, fps=FPS, skeleton=HUMANML3D_22), None, captions)
 
     def statistics(self, representation: MotionRepresentation) -> tuple[Tensor, Tensor] | None:
-        """``Mean.npy`` and ``Std.npy`` where both are there and describe this representation."""
+        """``Mean.npy`` and ``Std.npy`` where both are there, with the published vectors that they describe."""
         files = [self.folder / "Mean.npy", self.folder / "Std.npy"]
-        if not isinstance(representation, HumanML3DFeatures) or not all(file.exists() for file in files):
+        if not self._reads_vectors(representation) or not all(file.exists() for file in files):
             return None
         mean, std = (_load(file, "delete it: then the statistics are computed from train") for file in files)
         return (mean, std) if mean.shape == std.shape == (representation.dim,) else None
+
+    def _reads_vectors(self, representation: MotionRepresentation) -> bool:
+        return isinstance(representation, HumanML3DFeatures) and (self.folder / "new_joint_vecs").is_dir()
 
     def _lists(self) -> list[Path]:
         if not self.folder.is_dir():
