@@ -5,11 +5,13 @@ Where Lightning's defaults would surprise: a checkpoint never overrides the conf
 checkpoint unless told otherwise; an LLM's missing motion tokens are written first; the end says what to type next.
 """
 
+import inspect
+import json
 import logging
-import os
+import shlex
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
@@ -17,22 +19,26 @@ from lightning.pytorch.cli import LightningCLI, SaveConfigCallback, _get_module_
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-import lmm.data.sources  # short class names in configs resolve to what is imported
-import lmm.motion.representations
 import lmm.tokenizers  # noqa: F401
 from lmm.data.motions import MotionDataModule
+from lmm.data.sources import Procedural  # short class names in configs resolve to what is imported
 from lmm.data.tokens import TokenDataModule
 from lmm.llm.base import MotionLanguageModel
 from lmm.llm.checkpoint import load_motion_tokenizer
-from lmm.runs import LastCheckpoint, RunRecord, last_checkpoint, move_aside
+from lmm.motion.representations import HumanML3DFeatures
+from lmm.runs import LastCheckpoint, RunRecord, claim, last_checkpoint
 from lmm.tokenizers.base import MotionTokenizer
 from lmm.training import StepSeed, find_class
 from lmm.writers import MotionWriter, TokenWriter
 
+# What llm_lora.yaml says by itself; the command that is printed as next names what differs.
+DEFAULTS = {"source": Procedural, "representation": HumanML3DFeatures, "cache": "runs/cache"}
+
 
 def main() -> None:
     """Run the command line in ``sys.argv``."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "Tip" not in r.getMessage())
+    for logger, noise in (("utilities.rank_zero", "Tip"), ("trainer.connectors.checkpoint_connector", "weights_only")):
+        logging.getLogger(f"lightning.pytorch.{logger}").addFilter(_Without(noise))
     # Few workers are right for a packed store, and a frozen tokenizer is meant to be in eval mode.
     for noise in ("num_workers", "does not have many workers", "LeafSpec", "treespec", "in eval mode"):
         warnings.filterwarnings("ignore", message=f".*{noise}.*")
@@ -51,6 +57,8 @@ def main() -> None:
 
 class LmmCLI(LightningCLI):
     """See the module's docstring."""
+
+    _claim: IO[str] | None = None
 
     def add_arguments_to_parser(self, parser: Any) -> None:
         """The one link, and how often a run is saved."""
@@ -76,7 +84,7 @@ class LmmCLI(LightningCLI):
         return Path(self._settings.trainer.default_root_dir or "runs/unnamed")
 
     def before_instantiate_classes(self) -> None:
-        """Resolve ``--ckpt_path`` to a file of this run, or move an older run out of the way."""
+        """Resolve ``--ckpt_path`` to a file and check what it holds."""
         settings, last = self._settings, last_checkpoint(self._folder)
         if settings.get("ckpt_path") in ("last", None) and (self.subcommand != "fit" or settings.get("ckpt_path")):
             if not last.exists():
@@ -88,10 +96,6 @@ class LmmCLI(LightningCLI):
             raise ValueError(f"--ckpt_path {path}: there is no such file")
         if path:
             _check_kind(Path(path), settings.model.class_path)
-        elif os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("RANK", "0") == "0":
-            aside = move_aside(self._folder)
-            if aside:
-                print(f"{self._folder} held an earlier run; it is now {aside} (resume it with --ckpt_path instead)")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add the callbacks and the logger that make the run's folder."""
@@ -114,47 +118,97 @@ class LmmCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def _run_subcommand(self, subcommand: str) -> None:
-        if isinstance(self.datamodule, TokenDataModule) and isinstance(self.model, MotionLanguageModel):
-            if subcommand in ("fit", "validate"):
-                self._provide_tokens(self.model, self.datamodule)
-        elif isinstance(self.datamodule, TokenDataModule) or isinstance(self.model, MotionLanguageModel):
+        tokens, language = isinstance(self.datamodule, TokenDataModule), isinstance(self.model, MotionLanguageModel)
+        if tokens != language and isinstance(self.model, MotionLanguageModel | MotionTokenizer):
             raise ValueError(
                 f"{type(self.model).__name__} does not train on what {type(self.datamodule).__name__} gives: "
                 "tokenizers take a MotionDataModule, language models a TokenDataModule"
             )
-        super()._run_subcommand(subcommand)
+        if language and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            self._introduce(subcommand)
+        try:
+            super()._run_subcommand(subcommand)
+        except RuntimeError as error:
+            if "Error(s) in loading state_dict" not in str(error):
+                raise
+            first = str(error).splitlines()[1].strip()
+            raise ValueError(
+                f"{self._settings.ckpt_path} does not fit the model that is configured here ({first}); give the config "
+                "it was trained with"
+            ) from None
+        finally:
+            if self._claim:
+                self._claim.close()
 
-    @rank_zero_only
-    def _provide_tokens(self, model: MotionLanguageModel, data: TokenDataModule) -> None:
-        """Encode the data set with the model's tokenizer unless that is done; refuse another tokenizer's tokens."""
+    def before_fit(self) -> None:
+        """Refuse what can be refused before an earlier run is moved aside and this one begins."""
+        if rank_zero_only.rank == 0 and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self.datamodule.prepare_data()
+            self.datamodule.setup("fit")
+            self.datamodule.train_dataloader()
+            path = self._settings.get("ckpt_path")
+            resume = bool(path) and Path(path).resolve().is_relative_to(self._folder.resolve())
+            self._claim = claim(self._folder, resume=resume)
+
+    def _introduce(self, subcommand: str) -> None:
+        """Make sure that the data's features and tokens are those of the language model's motion tokenizer."""
+        model, data = self.model, self.datamodule
         tokenizer, _ = load_motion_tokenizer(model.tokenizer)
+        if tokenizer.representation.settings != data.representation.settings:
+            raise ValueError(
+                f"{model.tokenizer} reads {tokenizer.representation.settings}, the data gives "
+                f"{data.representation.settings}; set --data.representation to what the tokenizer was trained on"
+            )
+        if subcommand not in ("fit", "validate"):
+            return
         data.prepare_data()
         if not data.tokens_ready():
             print(f"no tokens of this data set in {data.tokens} yet: encoding it with {model.tokenizer}")
             encode = Trainer(
-                callbacks=[TokenWriter(str(data.tokens))],
-                logger=False,
-                enable_checkpointing=False,
-                devices=1,
-                num_nodes=1,
+                callbacks=[TokenWriter(str(data.tokens))], logger=False, enable_checkpointing=False, devices=1
             )
             motions = MotionDataModule(data.source, data.representation, batch_size=64, cache=str(data.cache))
             encode.predict(tokenizer, datamodule=motions, return_predictions=False)
-        tokenizer.token_spec.check(data.token_spec, str(data.tokens))
+        model.check_tokens(data.token_spec, str(data.tokens))
 
     @rank_zero_only
     def after_fit(self) -> None:
         """Where the result lies and what to type next."""
+        if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
         last = last_checkpoint(self._folder)
         print(f"\ncheckpoint: {last}\nmetrics:    {self._folder / 'metrics.jsonl'}")
         print(f"look:       tensorboard --logdir {self._folder}")
         if isinstance(self.model, MotionTokenizer):
-            default = self._folder.name == "tokenizer_lfq2d" and self._folder.parent == Path("runs")
-            which = "" if default else f" --model.tokenizer {last} --data.tokens {self._folder / 'tokens'}"
-            print(f"next:       lmm validate --config {self._folder / 'config.yaml'}")
-            print(f"            lmm fit --config llm_lora.yaml{which}")
+            words = ["lmm", "fit", "--config", "llm_lora.yaml"]
+            if self._folder != Path("runs/tokenizer_lfq2d"):
+                words += ["--model.tokenizer", str(last), "--data.tokens", str(self._folder / "tokens")]
+            data = self.config_dump["data"]["init_args"]
+            for name, default in DEFAULTS.items():
+                if not _is_default(data[name], default):
+                    words += [f"--data.{name}", data[name] if isinstance(data[name], str) else json.dumps(data[name])]
+            print(f"next:       lmm validate --config {self._folder / 'config.yaml'}\n            {shlex.join(words)}")
         elif isinstance(self.model, MotionLanguageModel):
             print(f'next:       lmm generate "a person walks in a circle" --model {last} -o walk.html')
+
+
+def _is_default(setting: Any, default: Any) -> bool:
+    """Whether a setting is the default: a plain value, or a class with the defaults of its arguments."""
+    if not isinstance(default, type):
+        return setting == default
+    arguments = {p.name: p.default for p in inspect.signature(default).parameters.values()}
+    return setting["class_path"].endswith(f".{default.__name__}") and setting.get("init_args", {}) == arguments
+
+
+class _Without(logging.Filter):
+    """Drop messages that contain a text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return self.text not in record.getMessage()
 
 
 class _PlainHyperparameters(_InstantiatorFn):
@@ -168,7 +222,12 @@ class _PlainHyperparameters(_InstantiatorFn):
 
 
 class _SaveConfig(SaveConfigCallback):
-    """Only training writes ``config.yaml``."""
+    """Only training writes ``config.yaml``, and not which checkpoint it began from: the next command has its own."""
+
+    def __init__(self, parser: Any, config: Any, **kwargs: Any) -> None:
+        config = config.clone()
+        config.ckpt_path = config.weights_only = None
+        super().__init__(parser, config, **kwargs)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":

@@ -1,19 +1,22 @@
-"""A run's folder: what it holds, and that nothing in it is lost.
+"""A run's folder: what it holds, that nothing in it is lost, and that one process at a time writes there.
 
 ``config.yaml`` everything that was set · ``environment.json`` versions and machine · ``metrics.jsonl`` one line a
 validation · ``checkpoints/last.ckpt`` · ``events.*`` for TensorBoard. Starting anew in a folder that already holds a
 run moves the old one aside to ``<folder>~1``, ``~2``, ...
 """
 
+import fcntl
 import json
 import os
 import platform
 import shutil
+import signal
 import sys
 import time
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import IO, Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -27,15 +30,43 @@ def last_checkpoint(folder: str | Path) -> Path:
     return Path(folder) / "checkpoints" / "last.ckpt"
 
 
-def move_aside(folder: Path) -> Path | None:
-    """Rename the run in ``folder``, if there is one; returns where it went."""
-    if not (folder / "config.yaml").exists():
-        return None
-    number = 1
-    while (aside := folder.with_name(f"{folder.name}~{number}")).exists():
-        number += 1
-    folder.rename(aside)
-    return aside
+def claim(folder: Path, *, resume: bool) -> IO[str]:
+    """Take a run's folder for this process; keep what is returned open for as long as it is used.
+
+    Args:
+        folder: the run's folder.
+        resume: continue what is there; otherwise an earlier run is moved aside to ``<folder>~1``, ``~2``, ...
+
+    Raises:
+        ValueError: another process is writing there.
+    """
+    lock = folder / ".lock"
+    if folder.is_dir():
+        _locked(lock).close()
+        if not resume and (folder / "config.yaml").exists():
+            number = 1
+            while (aside := folder.with_name(f"{folder.name}~{number}")).exists():
+                number += 1
+            folder.rename(aside)
+            print(f"{folder} held an earlier run; it is now {aside}")
+    folder.mkdir(parents=True, exist_ok=True)
+    return _locked(lock)
+
+
+def _locked(lock: Path) -> IO[str]:
+    file = lock.open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.seek(0)
+        owner = file.read().strip() or "unknown"
+        raise ValueError(
+            f"process {owner} is training in {lock.parent}; wait for it, or give another --trainer.default_root_dir"
+        ) from None
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
 
 
 def environment() -> dict[str, Any]:
@@ -58,7 +89,7 @@ def environment() -> dict[str, Any]:
 
 
 class LastCheckpoint(Checkpoint):
-    """Keep ``checkpoints/last.ckpt`` whole: written beside, then renamed.
+    """Keep ``checkpoints/last.ckpt`` whole: written beside, then renamed. Ctrl-C ends training after the step, saved.
 
     Args:
         folder: the run's folder.
@@ -66,7 +97,20 @@ class LastCheckpoint(Checkpoint):
     """
 
     def __init__(self, folder: str | Path, every_n_steps: int = 500) -> None:
+        if every_n_steps < 1:
+            raise ValueError(f"--save_every must be at least 1, got {every_n_steps}")
         self.path, self.every_n_steps, self._saved = last_checkpoint(folder), every_n_steps, -1
+        self._before: Any = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The first Ctrl-C asks the trainer to stop, the second stops at once."""
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            print("\nstopping after this step (Ctrl-C again: at once, unsaved)", flush=True)
+            trainer.should_stop = True
+            signal.signal(signal.SIGINT, self._before)
+
+        self._before = signal.signal(signal.SIGINT, stop)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Save when it is time."""
@@ -76,6 +120,12 @@ class LastCheckpoint(Checkpoint):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the end."""
         self._save(trainer)
+        signal.signal(signal.SIGINT, self._before)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Give Ctrl-C back."""
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
 
     def _save(self, trainer: Trainer) -> None:
         if trainer.global_step == self._saved or trainer.fast_dev_run:  # type: ignore[attr-defined]

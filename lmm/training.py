@@ -104,9 +104,13 @@ def load_module(path: str | Path, expected: type[Module], **overrides: Any) -> M
     try:
         checkpoint = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
         hyper_parameters = checkpoint["hyper_parameters"]
-        cls = find_class(hyper_parameters["_class_path"])
+        name = hyper_parameters["_class_path"]
     except Exception as error:
         raise ValueError(f"{path} is not a checkpoint that `lmm fit` wrote ({error})") from None
+    try:
+        cls = find_class(name)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     if checkpoint.get("lmm_format", CHECKPOINT_FORMAT) > CHECKPOINT_FORMAT:
         raise ValueError(f"{path} was written by a newer version of lmm; upgrade with `pip install -U lmm`")
     if not issubclass(cls, expected):
@@ -127,10 +131,10 @@ def find_class(name: str) -> type[LightningModule]:
     """
     module, _, cls = name.rpartition(".")
     if not (name.startswith("lmm.") or module in sys.modules):
-        raise ValueError(f"it names the class {name!r}, which is none of lmm's; import its module first if it is yours")
+        raise ValueError(f"it holds a {name!r}, which is none of lmm's; if it is yours, set LMM_IMPORT={module}")
     found = getattr(importlib.import_module(module), cls, None)
     if not (isinstance(found, type) and issubclass(found, LightningModule)):
-        raise ValueError(f"it names the class {name!r}, which this version of lmm does not have")
+        raise ValueError(f"it holds a {name!r}, which this version of lmm does not have")
     return found
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Callback
 
+import lmm.cli as lmm_cli
 from lmm.__main__ import find_config
-from lmm.runs import LastCheckpoint
+from lmm.runs import LastCheckpoint, claim
 
 from .toy import DATA, SMALL_1D, SMALL_2D, TRAINER, fit_llm, fit_tokenizer, lmm, options
 
@@ -171,6 +174,60 @@ def _same(a, b):
         assert a == b
 
 
+@pytest.mark.parametrize("kind", ["rvq", "llm_lora"])
+def test_a_run_that_ended_goes_on_to_the_bit(place, trained, kind, monkeypatch):
+    """Stopped by its own step limit in the middle of the second epoch, then continued with --ckpt_path last."""
+    if kind.startswith("llm"):
+        (place / "runs/tokenizer_lfq2d").symlink_to(trained / "runs/tokenizer_lfq2d")
+        fit = lambda **m: fit_llm(monkeypatch, "lora", **m)  # noqa: E731
+    else:
+        fit = lambda **m: fit_tokenizer(monkeypatch, kind, **m)  # noqa: E731
+    constant = {"model.optimization.final_lr": 1.0}  # the schedule's end depends on the step limit
+    whole = torch.load(fit(**constant, **{"trainer.max_steps": 23}), weights_only=True)
+    fit(**constant, **{"trainer.max_steps": 13})
+    resumed = torch.load(fit(**constant, **{"trainer.max_steps": 23, "ckpt_path": "last"}), weights_only=True)
+    _same(whole["state_dict"], resumed["state_dict"])
+
+
+def test_where_a_run_began_is_not_where_it_is_judged(place, monkeypatch):
+    fit_tokenizer(monkeypatch, "vq", **{"trainer.default_root_dir": "runs/first"})
+    fit_tokenizer(monkeypatch, "vq", **{"trainer.max_steps": 6})
+    fit_tokenizer(monkeypatch, "vq", **{"ckpt_path": "runs/first/checkpoints/last.ckpt", "trainer.max_steps": 8})
+    assert torch.load("runs/tokenizer_vq~1/checkpoints/last.ckpt", weights_only=True)["global_step"] == 6
+    lmm(monkeypatch, "validate", "--config", "runs/tokenizer_vq/config.yaml")
+    line = json.loads(Path("runs/tokenizer_vq/metrics.jsonl").read_text().splitlines()[-1])
+    assert line["checkpoint"] == "runs/tokenizer_vq/checkpoints/last.ckpt"
+
+
+def test_a_start_that_fails_leaves_the_earlier_run_in_place(place, monkeypatch):
+    fit_tokenizer(monkeypatch, "vq")
+    for wrong in ({"data.window": 500}, {"data.source": "HumanML3D", "data.source.folder": "nowhere"}):
+        with pytest.raises(ValueError):
+            fit_tokenizer(monkeypatch, "vq", **wrong)
+    fit_tokenizer(monkeypatch, "vq", **{"trainer.fast_dev_run": True})
+    assert Path("runs/tokenizer_vq/checkpoints/last.ckpt").exists() and not Path("runs/tokenizer_vq~1").exists()
+
+
+def test_one_process_at_a_time_in_a_folder(tmp_path):
+    held = claim(tmp_path / "run", resume=False)
+    with pytest.raises(ValueError, match=f"process {os.getpid()} is training in"):
+        claim(tmp_path / "run", resume=True)
+    held.close()
+    claim(tmp_path / "run", resume=True).close()
+
+
+def test_ctrl_c_ends_after_the_step_and_saves(place, monkeypatch, capsys):
+    class Interrupt(Callback):
+        def on_train_batch_end(self, trainer, *args):
+            if trainer.global_step == 2:
+                signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(lmm_cli, "StepSeed", lambda seed: Interrupt())
+    checkpoint = fit_tokenizer(monkeypatch, "vq")
+    assert torch.load(checkpoint, weights_only=True)["global_step"] == 2
+    assert "stopping after this step" in capsys.readouterr().out
+
+
 def test_ckpt_path_last_resumes_and_a_new_run_moves_the_old_one_aside(place, monkeypatch, capsys):
     checkpoint = fit_tokenizer(monkeypatch, "vq")
     fit_tokenizer(monkeypatch, "vq", **{"trainer.max_steps": 6, "ckpt_path": "last"})
@@ -270,6 +327,21 @@ class TestWhatGoesWrong:
         fit_tokenizer(monkeypatch, "lfq2d", **{"trainer.default_root_dir": "runs/other", "seed_everything": 1})
         with pytest.raises(ValueError, match="come from another tokenizer"):
             fit_llm(monkeypatch, "lora", **{"model.tokenizer": "runs/other/checkpoints/last.ckpt"})
+
+    def test_features_of_another_kind(self, trained, place, monkeypatch):
+        (place / "runs/tokenizer_lfq2d").symlink_to(trained / "runs/tokenizer_lfq2d")
+        with pytest.raises(ValueError, match=r"uniform_skeleton=True.*the data gives.*uniform_skeleton=False"):
+            fit_llm(monkeypatch, "lora", **{"data.representation.uniform_skeleton": False})
+
+    def test_weights_of_another_size(self, place, monkeypatch):
+        fit_tokenizer(monkeypatch, "vq")
+        with pytest.raises(ValueError, match="does not fit the model that is configured"):
+            fit_tokenizer(monkeypatch, "vq", **{"ckpt_path": "last", "model.encoder.width": 16})
+
+    def test_a_backbone_folder_of_another_model(self, trained, place, monkeypatch):
+        (place / "runs/tokenizer_lfq2d").symlink_to(trained / "runs/tokenizer_lfq2d")
+        with pytest.raises(ValueError, match="holds another language model"):
+            fit_llm(monkeypatch, "lora", **{"model.backbone.hidden_size": 128})
 
     def test_windows_longer_than_every_clip(self, place, monkeypatch):
         with pytest.raises(ValueError, match="window"):
