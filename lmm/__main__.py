@@ -36,6 +36,10 @@ def main() -> None:
 
         print(f"lmm {__version__}")
         return
+    if mine := os.environ.get("LMM_IMPORT"):  # modules with a user's own classes, so that checkpoints may name them
+        sys.path.insert(0, os.getcwd())
+        for name in mine.split(","):
+            importlib.import_module(name)
     verb = " ".join(words[:2]) if " ".join(words[:2]) in VERBS else words[0]
     if verb not in VERBS:
         near = difflib.get_close_matches(" ".join(words[:2]), VERBS, n=1) or difflib.get_close_matches(verb, VERBS, n=1)
@@ -51,7 +55,7 @@ def main() -> None:
             run()
         else:
             call(run, plain_words(rest), f"lmm {verb}")
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError, ImportError) as error:
         if os.environ.get("LMM_TRACEBACK"):
             raise
         sys.exit(f"lmm {verb}: {error}\n(set LMM_TRACEBACK=1 to see where)")

@@ -1,8 +1,10 @@
 """The short verbs: plain typed functions, each one a command. Everything heavy is imported inside."""
 
+import os
 from pathlib import Path
 
 DEFAULT_MODEL = "runs/llm_lora/checkpoints/last.ckpt"
+DRAWN, SAVED = (".html", ".mp4", ".png"), (".npz", ".npy", ".bvh")
 
 
 def generate(
@@ -33,10 +35,7 @@ def generate(
     """
     from lmm.motion.files import save_motion
 
-    path = Path(output)
-    drawn, saved = (".html", ".mp4", ".png"), (".npz", ".npy", ".bvh")
-    if path.suffix not in drawn + saved:
-        raise ValueError(f"-o {output}: the ending must be one of {', '.join(drawn + saved)}")
+    path = _output(output, DRAWN + SAVED)
     if not all(text.strip() for text in texts):
         raise ValueError("a sentence is empty; say what the person does")
     if num_samples < 1:
@@ -47,10 +46,12 @@ def generate(
             "`lmm fit --config llm_lora.yaml`, or give --model CHECKPOINT"
         )
     import torch
+    from transformers.utils import logging
 
     from lmm.llm import MotionLanguageModel
     from lmm.training import load_module
 
+    logging.disable_progress_bar()
     overrides = {} if backbone is None else {"backbone": backbone}
     llm = load_module(model, MotionLanguageModel, **overrides)  # type: ignore[type-abstract]
     llm.prepare_for_generation()
@@ -65,8 +66,7 @@ def generate(
         top_p=top_p,
     )
     flat = [(text, motion) for text, samples in zip(texts, motions, strict=True) for motion in samples]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix in drawn:
+    if path.suffix in DRAWN:
         _draw(path, [motion for _, motion in flat], [text for text, _ in flat])
         written = [path]
     else:
@@ -87,6 +87,7 @@ def reconstruct(file: str, output: str, model: str = "runs/tokenizer_lfq2d/check
     """
     from lmm.motion.files import load_motion
 
+    path = _output(output, DRAWN)
     motion = load_motion(file)
     import torch
 
@@ -101,7 +102,7 @@ def reconstruct(file: str, output: str, model: str = "runs/tokenizer_lfq2d/check
     pair = [tokenizer.representation.decode(f[0]) for f in (features, tokenizer.decode(tokens)[:, : mask.shape[1]])]
     error = float(joint_errors(pair[1].joints, pair[0].joints, align_root=True).mean()) * 1000
     captions = ["original", f"{tokens.numel()} tokens, {error:.0f} mm off (root-aligned MPJPE)"]
-    _draw(Path(output), pair, captions)
+    _draw(path, pair, captions)
     print(f"{output}: {captions[1]}")
 
 
@@ -114,6 +115,7 @@ def render(files: list[str], output: str) -> None:
     """
     from lmm.render import render_files
 
+    _output(output, DRAWN)
     render_files(files, output)
     print(output)
 
@@ -132,6 +134,17 @@ def data_demo(out: str, num_clips: int = 2000, seed: int = 0) -> None:
         raise ValueError(f"{out} is already there; give another folder or delete it first")
     write(Path(out), num_clips, seed)
     print(out)
+
+
+def _output(name: str, endings: tuple[str, ...]) -> Path:
+    """The output's path, refused or with its folder made before any work is done."""
+    path = Path(name)
+    if path.suffix not in endings:
+        raise ValueError(f"-o {name}: the ending must be one of {', '.join(endings)}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(path.parent, os.W_OK):
+        raise ValueError(f"-o {name}: {path.parent.resolve()} is not writable")
+    return path
 
 
 def _draw(path: Path, motions: list, captions: list[str]) -> None:

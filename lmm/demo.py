@@ -77,10 +77,13 @@ def report(folder: Path, steps: list[dict[str, Any]], seconds: float) -> None:
         ("tokenizer: MPJPE (test)", f"{tokenizer['test/mpjpe_mm']:.1f} mm"),
         ("tokenizer: share of the codebook used (test)", f"{100 * tokenizer['test/codebook_usage']:.1f} %"),
         ("tokenizer: codebook perplexity (test)", f"{tokenizer['test/codebook_perplexity']:.0f} codes"),
-        ("tokenizer: training", f"{tokenizer['steps']} steps, {tokenizer['seconds_per_step']:.3f} s each"),
+        (
+            "tokenizer: training",
+            _speed(tokenizer),
+        ),
         ("language model: motion token accuracy (test)", f"{100 * llm['test/token_accuracy']:.1f} %"),
         ("language model: nats a motion token (test)", f"{llm['test/motion_nll']:.2f}"),
-        ("language model: training", f"{llm['steps']} steps, {llm['seconds_per_step']:.3f} s each"),
+        ("language model: training", _speed(llm)),
         ("the whole chain", f"{seconds / 60:.1f} minutes"),
     ]
     environment = json.loads((folder / "llm/environment.json").read_text())
@@ -104,11 +107,16 @@ def _figures(run: Path) -> dict[str, float]:
     """Last recorded value of every figure of a run, and its speed."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     merged = {name: value for line in lines for name, value in line.items()}
-    trained = [line for line in lines if "train/loss" in line][-1]
-    merged |= {"steps": trained["step"], "seconds_per_step": trained["seconds"] / trained["step"]}
+    first, *_, last = [line for line in lines if line["stage"] == "fit"]
+    speed = (last["seconds"] - first["seconds"]) / (last["step"] - first["step"])
+    merged |= {"steps": last["step"], "seconds_per_step": speed}
     for name in ("stage", "step", "seconds", "checkpoint"):
         merged.pop(name, None)
     return merged
+
+
+def _speed(figures: dict[str, float]) -> str:
+    return f"{figures['steps']} steps, {figures['seconds_per_step']:.3f} s each, validation included"
 
 
 def _clip(data: Path) -> Path:
