@@ -41,13 +41,13 @@ def test_the_readme_runs(tmp_path, monkeypatch, capsys):
         if command.startswith("make ") or "backbone/" in command:
             continue  # make is run by CI, other backbones by test_configs.py
         if words[0] == "fit":
-            words += [o for o in size_of(words[2]) if "data/humanml3d.yaml" not in words or "num_clips" not in o]
+            words += [o for o in size_of(words[2]) if "data/folder.yaml" not in words or "num_clips" not in o]
             if "size/" in command or "LookupFree" in command or "data/" in command:
                 words += ["--trainer.default_root_dir=runs/extra"]
             if "LookupFree" in command:
                 words = [w for w in words if "model.quantizer.codebook_size=" not in w]
-        if "data/HumanML3D" in words:
-            lmm(monkeypatch, "data", "demo", "data/HumanML3D", "--num-clips", "48")
+        if "data/motions" in words:
+            lmm(monkeypatch, "data", "demo", "data/motions", "--num-clips", "48")
         if words[:2] == ["data", "demo"]:
             words += options({"num_clips": 48})
         if words[-1].endswith(".mp4"):
