@@ -1,6 +1,7 @@
 """Every YAML in configs/ is read by `lmm fit` and trains, at toy size."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -62,16 +63,17 @@ def test_overlays(place, name, monkeypatch):
 
 
 @pytest.mark.parametrize("name", [n for n in config_names() if n.startswith("data/")])
-def test_data_overlays(place, name, monkeypatch):
-    """For both stages; the second is the command that the first prints."""
+def test_data_overlays(place, name, monkeypatch, capsys):
+    """For both stages: the second is run by the very command that the first prints."""
     small = [o for o in size_of("tokenizer_lfq2d.yaml") if "num_clips" not in o]
     lmm(monkeypatch, "fit", "--config", "tokenizer_lfq2d.yaml", "--config", name, "--data.source.folder=runs/data/demo",
         *small, "--trainer.default_root_dir=runs/overlay")  # fmt: skip
-    tokenizer = ["--model.tokenizer=runs/overlay/checkpoints/last.ckpt", "--data.tokens=runs/overlay/tokens"]
-    small = [o for o in size_of("llm_full.yaml") if "num_clips" not in o]
-    lmm(monkeypatch, "fit", "--config", "llm_full.yaml", "--config", name, "--data.source.folder=runs/data/demo",
-        *small, *tokenizer, "--trainer.default_root_dir=runs/overlay_llm")  # fmt: skip
-    assert Path("runs/overlay_llm/checkpoints/last.ckpt").exists()
+    printed = next(line for line in capsys.readouterr().out.splitlines() if "lmm fit --config llm_lora.yaml" in line)
+    small = [o for o in size_of("llm_lora.yaml") if "num_clips" not in o]
+    lmm(monkeypatch, *shlex.split(printed)[1:], *small, "--trainer.default_root_dir=runs/overlay_llm")
+    config = Path("runs/overlay_llm/config.yaml").read_text()
+    assert "folder: runs/data/demo" in config and "Procedural" not in config
+    assert f"uniform_skeleton: {'false' if 'humanml3d' in name else 'true'}" in config
 
 
 @pytest.mark.parametrize("name", [n for n in config_names() if n.startswith("backbone/")])
