@@ -153,7 +153,7 @@ def _draw(path: Path, motions: list, captions: list[str]) -> None:
     from lmm.render import strip, write_html, write_mp4
 
     if path.suffix == ".html":
-        write_html(path, motions, captions, title=captions[0])
+        write_html(path, motions, captions, title=captions[0] if len(motions) == 1 else path.stem)
     elif path.suffix == ".mp4":
         write_mp4(path, motions, captions)
     else:
