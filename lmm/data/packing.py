@@ -5,7 +5,6 @@ appended one after the other; shards do not know of each other, so several proce
 """
 
 import hashlib
-import inspect
 import json
 from collections import defaultdict
 from pathlib import Path
@@ -28,19 +27,13 @@ SHARD_BYTES = 2**30
 def store_key(source: MotionSource, representation: MotionRepresentation) -> str:
     """Digest of all that decides what a store holds: format, data, and the representation's class and settings.
 
-    A representation's settings are its constructor's arguments, which it keeps under their names, and its buffers
-    apart from the statistics.
+    A representation's buffers count too, apart from the statistics.
     """
-    kind = type(representation)
-    digest = hashlib.sha256(f"{FORMAT} {source.fingerprint()} {kind.__module__}.{kind.__qualname__}".encode())
-    digest.update(repr((representation.fps, representation.blocks)).encode())
-    buffers = {k: v for k, v in representation.state_dict().items() if k not in ("mean", "std")}
-    for name in list(inspect.signature(kind).parameters):
-        if name not in buffers:
-            assert hasattr(representation, name), f"{kind.__name__} must keep its argument {name} under that name"
-            digest.update(f"{name}={getattr(representation, name)!r}\n".encode())
-    for name, value in buffers.items():
-        digest.update(name.encode() + value.cpu().numpy().tobytes())
+    made_of = (FORMAT, source.fingerprint(), type(representation).__module__, representation.settings)
+    digest = hashlib.sha256(repr((*made_of, representation.fps, representation.blocks)).encode())
+    for name, value in representation.state_dict().items():
+        if name not in ("mean", "std"):
+            digest.update(name.encode() + value.cpu().numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -38,7 +38,7 @@ class MotionRepresentation(nn.Module, ABC):
 
     @property
     def settings(self) -> str:
-        """Class and arguments: two representations of equal settings make the same features of a motion."""
+        """Class and arguments, which a subclass keeps under their names; equal settings make equal features."""
         arguments = (f"{name}={getattr(self, name)!r}" for name in inspect.signature(type(self)).parameters)
         return f"{type(self).__name__}({', '.join(arguments)})"
 
@@ -58,6 +58,18 @@ class MotionRepresentation(nn.Module, ABC):
         if part not in self.parts:
             raise ValueError(f"{type(self).__name__} has no part {part!r}; it has {', '.join(self.parts)}")
         return self.parts[part]
+
+    def check(self, motion: Motion) -> None:
+        """Refuse a motion that these features are not defined for.
+
+        Raises:
+            ValueError: another skeleton or frame rate.
+        """
+        name = type(self).__name__
+        if motion.skeleton.names != self.skeleton.names:
+            raise ValueError(f"{name} needs the joints {', '.join(self.skeleton.names)}; got {motion.skeleton.names}")
+        if motion.fps != self.fps:
+            raise ValueError(f"{name} is defined at {self.fps:g} fps, got {motion.fps:g}: resample first")
 
     @abstractmethod
     def encode(self, motion: Motion) -> Float[Tensor, "*B T D"]:

@@ -81,12 +81,9 @@ class HumanML3DFeatures(MotionRepresentation):
         """Features of a motion; one row fewer than frames.
 
         Raises:
-            ValueError: another skeleton or frame rate, or fewer than two frames.
+            ValueError: another skeleton or frame rate, fewer than two frames, or a bone without length.
         """
-        if motion.skeleton.names != self.skeleton.names:
-            raise ValueError(f"HumanML3DFeatures needs the 22 joints of HumanML3D, got {motion.skeleton.names}")
-        if motion.fps != self.fps:
-            raise ValueError(f"HumanML3DFeatures is defined at {self.fps:g} fps, got {motion.fps:g}: resample first")
+        self.check(motion)
         if motion.num_frames < 2:
             raise ValueError("a motion needs at least 2 frames to have velocities")
         joints = motion.joints

@@ -33,10 +33,7 @@ class JointPositions(MotionRepresentation):
 
     def encode(self, motion: Motion) -> Float[Tensor, "*B T 66"]:
         """Features of a motion, one row per frame."""
-        if motion.skeleton.names != self.skeleton.names:
-            raise ValueError(f"JointPositions needs the 22 joints of HumanML3D, got {motion.skeleton.names}")
-        if motion.fps != self.fps:
-            raise ValueError(f"JointPositions is defined at {self.fps:g} fps, got {motion.fps:g}: resample first")
+        self.check(motion)
         joints = canonicalize(motion.joints)
         root = joints[..., 0, :]
         step = torch.diff(root[..., [0, 2]], dim=-2, prepend=torch.zeros_like(root[..., :1, :2]))
