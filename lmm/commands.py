@@ -49,6 +49,7 @@ def generate(
     from transformers.utils import logging
 
     from lmm.llm import MotionLanguageModel
+    from lmm.render import draw
     from lmm.training import load_module
 
     logging.disable_progress_bar()
@@ -67,7 +68,7 @@ def generate(
     )
     flat = [(text, motion) for text, samples in zip(texts, motions, strict=True) for motion in samples]
     if path.suffix in DRAWN:
-        _draw(path, [motion for _, motion in flat], [text for text, _ in flat])
+        draw(path, [motion for _, motion in flat], [text for text, _ in flat])
         written = [path]
     else:
         written = [path] if len(flat) == 1 else [path.with_stem(f"{path.stem}_{i}") for i in range(len(flat))]
@@ -92,6 +93,7 @@ def reconstruct(file: str, output: str, model: str = "runs/tokenizer_lfq2d/check
     import torch
 
     from lmm.metrics.reconstruction import joint_errors
+    from lmm.render import draw
     from lmm.tokenizers import MotionTokenizer
     from lmm.training import load_module
 
@@ -102,7 +104,7 @@ def reconstruct(file: str, output: str, model: str = "runs/tokenizer_lfq2d/check
     pair = [tokenizer.representation.decode(f[0]) for f in (features, tokenizer.decode(tokens)[:, : mask.shape[1]])]
     error = float(joint_errors(pair[1].joints, pair[0].joints, align_root=True).mean()) * 1000
     captions = ["original", f"{tokens.numel()} tokens, {error:.0f} mm off (root-aligned MPJPE)"]
-    _draw(path, pair, captions)
+    draw(path, pair, captions)
     print(f"{output}: {captions[1]}")
 
 
@@ -145,16 +147,3 @@ def _output(name: str, endings: tuple[str, ...]) -> Path:
     if not os.access(path.parent, os.W_OK):
         raise ValueError(f"-o {name}: {path.parent.resolve()} is not writable")
     return path
-
-
-def _draw(path: Path, motions: list, captions: list[str]) -> None:
-    from PIL import Image
-
-    from lmm.render import strip, write_html, write_mp4
-
-    if path.suffix == ".html":
-        write_html(path, motions, captions, title=captions[0] if len(motions) == 1 else path.stem)
-    elif path.suffix == ".mp4":
-        write_mp4(path, motions, captions)
-    else:
-        Image.fromarray(strip(motions, captions=captions)).save(path)
