@@ -85,6 +85,21 @@ def matrix_to_quaternion(m: Float[Tensor, "*N 3 3"]) -> Float[Tensor, "*N 4"]:
     return torch.where(q[..., :1] < 0, -q, q)
 
 
+def quaternion_slerp(
+    a: Float[Tensor, "*N 4"], b: Float[Tensor, "*N 4"], part: Float[Tensor, "*M 1"]
+) -> Float[Tensor, "*K 4"]:
+    """The rotation ``part`` (0 to 1) of the shortest way from unit quaternion a to b (Shoemake 1985)."""
+    dot = (a * b).sum(-1, keepdim=True)
+    b, dot = torch.where(dot < 0, -b, b), dot.abs()
+    angle = dot.clamp(max=1.0).acos()
+    sine = angle.sin()
+    near = sine < 1e-4  # the two are one to rounding: the straight line is the arc
+    safe = torch.where(near, torch.ones_like(sine), sine)
+    first = torch.where(near, 1 - part, ((1 - part) * angle).sin() / safe)
+    second = torch.where(near, part, (part * angle).sin() / safe)
+    return torch.nn.functional.normalize(first * a + second * b, dim=-1)
+
+
 def matrix_to_rotation_6d(m: Float[Tensor, "*N 3 3"]) -> Float[Tensor, "*N 6"]:
     """First two columns of the matrix, one after the other."""
     return m[..., :2].transpose(-1, -2).flatten(-2)
