@@ -47,7 +47,7 @@ def pack(source: MotionSource, representation: MotionRepresentation, folder: Pat
     train = list(splits).index("train") if "train" in splits else -1
 
     dropped: dict[str, list[str]] = defaultdict(list)  # reason -> ids
-    statistics, clips = RunningStatistics(representation.dim), 0
+    statistics, clips, uncaptioned = RunningStatistics(representation.dim), 0, 0
     index: list[tuple[int, int, int, int]] = []
     belongs: list[list[int]] = []
     shards = _ShardWriter(folder, representation.dim)
@@ -70,6 +70,7 @@ def pack(source: MotionSource, representation: MotionRepresentation, folder: Pat
                 belongs.append(member[clip.id])
                 text.write(json.dumps([name, *captions], ensure_ascii=False).encode() + b"\n")
             clips += items[0][0] == clip.id
+            uncaptioned += not all(captions[0] for _, captions, _, _ in items)
         items_bytes = text.tell()
     shards.close()
     counts = {reason: len(ids) for reason, ids in dropped.items()}
@@ -97,6 +98,7 @@ def pack(source: MotionSource, representation: MotionRepresentation, folder: Pat
         "splits": list(splits),
         "clips": clips,
         "sub_clips": len(index) - clips,
+        "uncaptioned": uncaptioned,
         "dropped": counts,
         "statistics": "published" if published else "computed from train" if statistics.count else None,
         "shards": shards.rows,

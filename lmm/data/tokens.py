@@ -202,6 +202,11 @@ class TokenDataModule(MotionDataModule):
     def setup(self, stage: str) -> None:
         """Open the stores; missing tokens are reported here, before a language model is loaded."""
         super().setup(stage)
+        if count := self.store.meta.get("uncaptioned", 0):
+            raise ValueError(
+                f"{count} clips of {self.source.name} have no caption, so a language model learns nothing from them; "
+                "leave require_captions at true and those clips out of the split lists, or write their captions"
+            )
         if stage in ("fit", "validate"):
             _ = self.token_store
 

@@ -9,10 +9,12 @@ import torch
 
 from lmm.data.sources.humanml3d import HumanML3D
 from lmm.data.store import MotionStore
+from lmm.data.tokens import TokenDataModule
+from lmm.motion.files import save_motion
 from lmm.motion.motion import Motion
 from lmm.motion.representations.base import MotionRepresentation
 from lmm.motion.representations.humanml3d import HumanML3DFeatures
-from lmm.motion.skeleton import HUMANML3D_22
+from lmm.motion.skeleton import HUMANML3D_22, Skeleton
 
 
 class Flat(MotionRepresentation):
@@ -192,3 +194,44 @@ def test_real_data(shared_data, tmp_path, name):
     assert all(len(store.item(i).captions) >= 1 and 40 <= len(store.features(i)) < 200 for i in range(len(store)))
     mean, std = store.statistics()
     assert 0.5 < mean[3] < 1.2 and (std > 0).all()  # height of the pelvis in metres
+
+
+def test_motions_without_captions_train_a_tokenizer_but_no_language_model(small, tmp_path):
+    (small / "texts" / "a03.txt").unlink()
+    with pytest.raises(ValueError, match=r"a03\.txt is missing.*require_captions"):
+        open_store(small, tmp_path / "cache")
+    store = open_store(small, tmp_path / "cache", require_captions=False)
+    captions = {item.id: item.captions for item in map(store.item, range(len(store)))}
+    assert captions["a03"] == [""] and captions["a02"] == ["first of a02", "second of a02"]
+    source = HumanML3D(str(small), require_captions=False)
+    data = TokenDataModule(source, Flat(), str(tmp_path / "tokens"), cache=str(tmp_path / "cache"))
+    with pytest.raises(ValueError, match="1 clips of small have no caption"):
+        data.setup("fit")
+
+
+def test_imported_motions_are_read_with_rotations_and_without_hands(small, tmp_path):
+    hand = Skeleton(
+        (*HUMANML3D_22.names, "left_hand"),
+        (*HUMANML3D_22.parents, 20),
+        (*HUMANML3D_22.offsets, (0.1, 0.0, 0.0)),
+        {"body": tuple(range(23))},
+    )
+    for file in (small / "new_joints").iterdir():
+        frames = len(np.load(file))
+        rotations = torch.eye(3).expand(frames, 23, 3, 3)
+        root = torch.rand(frames, 3)
+        motion = Motion(hand.forward_kinematics(rotations, root), 20.0, hand, rotations)
+        (small / "motions").mkdir(exist_ok=True)
+        save_motion(small / "motions" / f"{file.stem}.npz", motion)
+    clip = next(iter(HumanML3D(str(small)).clips(Flat())))
+    assert clip.motion.skeleton.names == HUMANML3D_22.names and clip.motion.rotations.shape[1:] == (22, 3, 3)
+    faster = type("Faster", (Flat,), {"fps": 30.0})()
+    with pytest.raises(ValueError, match=r"a00\.npz has 20 frames a second.*--fps 30"):
+        next(iter(HumanML3D(str(small)).clips(faster)))
+
+
+@pytest.mark.parametrize("line", ["a sentence", "a sentence#a/DET#0.0#0.0", "a sentence##0.0#nan"])
+def test_a_plain_sentence_is_a_caption_too(small, tmp_path, line):
+    (small / "texts" / "a00.txt").write_text(line + "\n")
+    store = open_store(small, tmp_path / "cache")
+    assert store.item(0).captions == ["a sentence"]

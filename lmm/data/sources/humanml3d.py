@@ -3,7 +3,8 @@
 ::
 
     new_joint_vecs/<id>.npy   float32 (T, 263)     read as it is where the representation is HumanML3DFeatures
-    new_joints/<id>.npy       float32 (T, 22, 3)   metres, y up, 20 fps; read for every other representation
+    motions/<id>.npz          what `lmm data import` writes: rotations and hands too; read for the others if there
+    new_joints/<id>.npy       float32 (T, 22, 3)   metres, y up, 20 fps; read for the others where motions/ is not
     texts/<id>.txt            caption#token/POS token/POS ...#start#end   one caption a line, seconds, 0#0 = whole clip
     train.txt val.txt test.txt and any further split list, one id a line
     Mean.npy Std.npy          published statistics of new_joint_vecs, optional
@@ -15,18 +16,20 @@ import os
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lmm.data.sources.base import Caption, Clip, MotionSource
+from lmm.motion.files import load_motion
 from lmm.motion.motion import Motion
 from lmm.motion.representations.base import MotionRepresentation
 from lmm.motion.representations.humanml3d import HumanML3DFeatures
-from lmm.motion.skeleton import HUMANML3D_22
+from lmm.motion.skeleton import HUMANML3D_22, Skeleton
+from lmm.motion.transforms import select
 
-FPS = 20.0
 # Unions of other lists, and lists of what a data set leaves out.
 _NOT_SPLITS = {"all", "train_val", "short", "excluded", "none"}
 
@@ -43,15 +46,27 @@ class HumanML3D(MotionSource):
         min_frames: clips and sub-clips with fewer rows of features are dropped (the field's rule: 40).
         max_frames: clips and sub-clips with this many rows or more are dropped (the field's rule: 200).
         skip: ids to leave out, such as HumanML3D's broken 007975, M007975, 009707, M009707, 011059, M011059.
+        require_captions: refuse a clip without a caption; without it such clips train a tokenizer too.
     """
 
+    fps: ClassVar[float] = 20.0
+    skeleton: ClassVar[Skeleton] = HUMANML3D_22
+    vectors: ClassVar[type[MotionRepresentation]] = HumanML3DFeatures  # what new_joint_vecs holds
+
     def __init__(
-        self, folder: str, *, min_frames: int = 40, max_frames: int = 200, skip: list[str] | None = None
+        self,
+        folder: str,
+        *,
+        min_frames: int = 40,
+        max_frames: int = 200,
+        skip: list[str] | None = None,
+        require_captions: bool = True,
     ) -> None:
         self.folder = Path(folder).expanduser()
         self.min_frames = min_frames
         self.max_frames = max_frames
         self.skip = frozenset(skip or ())
+        self.require_captions = require_captions
         self.name = self.folder.resolve().name
 
     def splits(self) -> dict[str, list[str]]:
@@ -69,10 +84,12 @@ class HumanML3D(MotionSource):
 
     def fingerprint(self) -> str:
         """Digest of names, sizes and times of all files read, and of the arguments."""
-        digest = hashlib.sha256(repr((self.min_frames, self.max_frames, sorted(self.skip))).encode())
+        rules = (self.min_frames, self.max_frames, sorted(self.skip))
+        # Stores that were packed before there was a choice stay valid: only the departure from the rule is named.
+        digest = hashlib.sha256(repr(rules if self.require_captions else (*rules, "uncaptioned")).encode())
         files = [(file.name, file.stat()) for file in self._lists()]
         files += [(file.name, file.stat()) for name in ("Mean.npy", "Std.npy") if (file := self.folder / name).exists()]
-        for name in ("new_joint_vecs", "new_joints", "texts"):
+        for name in ("new_joint_vecs", "motions", "new_joints", "texts"):
             if (self.folder / name).is_dir():
                 files += _scan(str(self.folder / name), name)
         for name, stat in sorted(files, key=lambda entry: entry[0]):
@@ -82,19 +99,37 @@ class HumanML3D(MotionSource):
     def clips(self, representation: MotionRepresentation) -> Iterator[Clip]:
         """Every clip of every split, sorted by id."""
         # One kind for the whole set: published vectors and ones we encode must not mix.
-        vectors = self._reads_vectors(representation)
-        if not vectors and not (self.folder / "new_joints").is_dir():
+        read = self._vectors if self._reads_vectors(representation) else self._joints
+        if read == self._joints and (self.folder / "motions").is_dir():
+            read = self._motion
+        elif read == self._joints and not (self.folder / "new_joints").is_dir():
             raise ValueError(
-                f"{self.folder} has no folder new_joints, from which {type(representation).__name__} is computed; "
-                "copy it there, or use HumanML3DFeatures with new_joint_vecs"
+                f"{self.folder} has no folder new_joints or motions, from which {type(representation).__name__} is "
+                f"computed; copy it there, or use {self.vectors.__name__} with new_joint_vecs"
             )
         for clip in sorted({clip for ids in self.splits().values() for clip in ids}):
-            captions = self._captions(clip)
-            if vectors:
-                yield Clip(clip, None, self._array("new_joint_vecs", clip, (representation.dim,)), captions)
-            else:
-                joints = self._array("new_joints", clip, (HUMANML3D_22.num_joints, 3))
-                yield Clip(clip, Motion(joints, fps=FPS, skeleton=HUMANML3D_22), None, captions)
+            motion, features = read(clip, representation)
+            yield Clip(clip, motion, features, self._captions(clip))
+
+    def _vectors(self, clip: str, representation: MotionRepresentation) -> tuple[None, Tensor]:
+        return None, self._array("new_joint_vecs", clip, (representation.dim,))
+
+    def _joints(self, clip: str, representation: MotionRepresentation) -> tuple[Motion, None]:
+        joints = self._array("new_joints", clip, (self.skeleton.num_joints, 3))
+        return Motion(joints, fps=self.fps, skeleton=self.skeleton), None
+
+    def _motion(self, clip: str, representation: MotionRepresentation) -> tuple[Motion, None]:
+        file = self.folder / "motions" / f"{clip}.npz"
+        motion = load_motion(file)
+        if motion.fps != representation.fps:
+            raise ValueError(
+                f"{file} has {motion.fps:g} frames a second and {type(representation).__name__} is defined at "
+                f"{representation.fps:g}; import the recordings again with --fps {representation.fps:g}"
+            )
+        try:
+            return select(motion, representation.skeleton), None  # features of a body without hands leave them out
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}; use a representation of its joints") from None
 
     def statistics(self, representation: MotionRepresentation) -> tuple[Tensor, Tensor] | None:
         """``Mean.npy`` and ``Std.npy`` where both are there, with the published vectors that they describe."""
@@ -105,7 +140,8 @@ class HumanML3D(MotionSource):
         return (mean, std) if mean.shape == std.shape == (representation.dim,) else None
 
     def _reads_vectors(self, representation: MotionRepresentation) -> bool:
-        return isinstance(representation, HumanML3DFeatures) and (self.folder / "new_joint_vecs").is_dir()
+        published = type(representation) is self.vectors and not getattr(representation, "fixed", False)
+        return published and (self.folder / "new_joint_vecs").is_dir()
 
     def _lists(self) -> list[Path]:
         if not self.folder.is_dir():
@@ -141,28 +177,43 @@ class HumanML3D(MotionSource):
 
     def _captions(self, clip: str) -> list[Caption]:
         file = self.folder / "texts" / f"{clip}.txt"
+        if not self.require_captions and not file.is_file():
+            return [Caption("")]
         remedy = f"repair it, or leave {clip} out with the source's argument skip"
-        try:
-            lines = file.read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
-            raise ValueError(f"{file} is missing, though a split list names {clip}; {remedy}") from None
-        except UnicodeDecodeError:
-            raise ValueError(f"{file} is not utf-8 text; {remedy}") from None
-        captions = []
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            fields = line.split("#")
-            try:
-                text, (start, end) = fields[0].strip(), (_seconds(f) for f in fields[2:4])
-            except ValueError:
-                raise ValueError(f"{file}:{number} is not 'caption#tokens#start#end': {line!r}; {remedy}") from None
-            if not text:
-                raise ValueError(f"{file}:{number} has an empty caption; {remedy}")
-            captions.append(Caption(text, start, end))
+        if not file.is_file():
+            raise ValueError(
+                f"{file} is missing, though a split list names {clip}; {remedy}, or set require_captions to false: a "
+                "tokenizer needs no captions"
+            )
+        captions = read_captions(file, remedy)
         if not captions:
             raise ValueError(f"{file} has no caption; {remedy}")
         return captions
+
+
+def read_captions(file: Path, remedy: str = "repair it") -> list[Caption]:
+    """The captions of a text file, one a line: a plain sentence, or ``caption#tokens#start#end``.
+
+    Raises:
+        ValueError: not utf-8, an empty caption, or times that are not seconds; ``remedy`` ends the message.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(f"{file} is not utf-8 text; {remedy}") from None
+    captions = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        text, *fields = line.split("#")
+        try:
+            start, end = (_seconds(field) for field in fields[1:3]) if fields else (0.0, 0.0)
+        except ValueError:
+            raise ValueError(f"{file}:{number} is not 'caption#tokens#start#end': {line!r}; {remedy}") from None
+        if not text.strip():
+            raise ValueError(f"{file}:{number} has an empty caption; {remedy}")
+        captions.append(Caption(text.strip(), start, end))
+    return captions
 
 
 def _seconds(field: str) -> float:

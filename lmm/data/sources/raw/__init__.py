@@ -1,0 +1,1 @@
+"""Recordings as their publishers ship them; a module for each format, its name is what `lmm data import` takes."""
