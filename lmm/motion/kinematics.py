@@ -4,6 +4,12 @@ Positions do not say everything: the twist of a bone with one child about its ow
 parent (no twist is invented); joints with several children are fixed by all of them (Kabsch). Rest lengths are the
 clip's median bone lengths; rest directions are the skeleton's, corrected where the clip's body differs from it, so
 that a rigid clip comes back from forward kinematics exactly.
+
+How near this comes to SMPL's pose parameters, over an AMASS clip of 43 s, as mean geodesic error of a local rotation:
+15.6 degrees on `HUMANML3D_22`, 8.5 with the body's own rest offsets. Worst are upper arms (36) and forearms (28), whose
+twist is not in the positions, and the upper spine (32), whose rest direction differs. The plane of a bent elbow would
+gain 5 and 4 degrees on these arms, but loses up to 18 on CMU walks whose arms hang nearly straight; the knee's makes 20
+degrees of the thighs' 8, because SMPL's legs bow at rest. So no hinges are assumed.
 """
 
 import torch
@@ -40,7 +46,7 @@ def fit_rotations(
     bones = points[..., 1:, :] - points[..., list(skeleton.parents[1:]), :]
     lengths = bones.norm(dim=-1).flatten(0, -2).median(dim=0).values
     lengths = torch.cat([lengths.new_zeros(1), lengths])
-    offsets = _directions(skeleton.rest.to(points)) * lengths[:, None]
+    offsets = list((_directions(skeleton.rest.to(points)) * lengths[:, None]).unbind())
 
     identity = torch.eye(3, dtype=points.dtype, device=points.device).expand(*points.shape[:-2], 3, 3)
     world: list[Tensor] = []
@@ -59,12 +65,15 @@ def fit_rotations(
             present = aims.norm(dim=-1)[..., None] > _SHORTEST
             world.append(torch.where(present, quaternion_to_matrix(arc), identity) @ inherited)
         else:
+            rest = torch.stack([offsets[child] for child in own])
             for _ in range(2):  # the first round fits the skeleton's directions, the second the clip's own
-                seen = aims @ _kabsch(offsets[own], aims, inherited)  # rows: the children in the joint's own frame
-                offsets[own] = _directions(seen.flatten(0, -3).mean(dim=0)) * lengths[own, None]
-            world.append(_kabsch(offsets[own], aims, inherited))
+                seen = aims @ _kabsch(rest, aims, inherited)  # rows: the children in the joint's own frame
+                rest = _directions(seen.flatten(0, -3).mean(dim=0)) * lengths[own, None]
+            for child, offset in zip(own, rest, strict=True):
+                offsets[child] = offset
+            world.append(_kabsch(rest, aims, inherited))
     local = [world[0]] + [world[p].transpose(-1, -2) @ world[j] for j, p in enumerate(skeleton.parents) if j]
-    return torch.stack(local, dim=-3).to(joints), offsets.to(joints)
+    return torch.stack(local, dim=-3).to(joints), torch.stack(offsets).to(joints)
 
 
 def world_rotations(rotations: Float[Tensor, "*B J 3 3"], skeleton: Skeleton) -> Float[Tensor, "*B J 3 3"]:

@@ -21,7 +21,7 @@ class MotionRepresentation(nn.Module, ABC):
     """
 
     skeleton: ClassVar[Skeleton]
-    fps: ClassVar[float]
+    fps: float
     blocks: ClassVar[dict[str, int]]
     mean: Tensor
     std: Tensor
