@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lmm.batch import MotionBatch, TokenBatch, TokenSpec
 from lmm.metrics.codebook import CodebookUsage
+from lmm.metrics.physics import Physics
 from lmm.metrics.reconstruction import MPJPE
 from lmm.motion.motion import Motion
 from lmm.motion.representations.base import MotionRepresentation
@@ -24,6 +25,8 @@ from lmm.render.stick import strip
 from lmm.tokenizers.losses import ReconstructionLoss
 from lmm.tokenizers.parts import Decoder, Encoder, Quantizer, QuantizerOutput
 from lmm.training import CHECKPOINT_FORMAT, Optimization
+
+_PHYSICS = ("skating_ratio", "skating_m_s", "penetration_mm", "jitter_m_s3", "acceleration_m_s2")  # what is logged
 
 
 class MotionTokenizer(LightningModule):
@@ -69,6 +72,8 @@ class MotionTokenizer(LightningModule):
                 )
         self.mpjpe = MPJPE()
         self.mpjpe_root = MPJPE(align_root=True)
+        self.physics = Physics(representation.skeleton, representation.fps)
+        self.real_physics = Physics(representation.skeleton, representation.fps)
         self.codebook = CodebookUsage(self.quantizer.codebook_size)
         self._picture: tuple[Motion, Motion] | None = None
 
@@ -162,8 +167,9 @@ class MotionTokenizer(LightningModule):
             )
 
     def on_validation_epoch_end(self) -> None:
-        """Codebook figures; reconstructed skeletons below the originals in TensorBoard."""
+        """Codebook and physics figures; reconstructed skeletons below the originals in TensorBoard."""
         self._log_codebook("val")
+        self._log_physics("val")
         if self._picture and isinstance(self.logger, TensorBoardLogger):
             image = strip(list(self._picture), num_frames=8)
             name = "val/original_above_reconstruction"
@@ -171,8 +177,9 @@ class MotionTokenizer(LightningModule):
         self._picture = None
 
     def on_test_epoch_end(self) -> None:
-        """Codebook figures."""
+        """Codebook and physics figures."""
         self._log_codebook("test")
+        self._log_physics("test")
 
     def _whole_steps(
         self, features: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]
@@ -205,6 +212,8 @@ class MotionTokenizer(LightningModule):
         originals, motions = self.representation.decode(batch.features), self.representation.decode(predicted)
         for metric in (self.mpjpe, self.mpjpe_root):
             metric.update(motions.joints, originals.joints, batch.mask)
+        self.physics.update(motions.joints, batch.mask)
+        self.real_physics.update(originals.joints, batch.mask)
         self.codebook.update(output.indices[steps])
         if batch_idx == 0:
             frames = int(batch.mask[0].sum())
@@ -220,3 +229,10 @@ class MotionTokenizer(LightningModule):
         for name, value in self.codebook.compute().items():
             self.log(f"{stage}/codebook_{name}", value, prog_bar=name == "usage", sync_dist=True)
         self.codebook.reset()
+
+    def _log_physics(self, stage: str) -> None:
+        """Figures of the reconstruction, and beside them those of the real motion: real feet skate a little too."""
+        for prefix, metric in (("", self.physics), ("real_", self.real_physics)):
+            figures = metric.compute()
+            self.log_dict({f"{stage}/{prefix}{name}": figures[name] for name in _PHYSICS}, sync_dist=True)
+            metric.reset()
