@@ -105,3 +105,25 @@ HUMANML3D_22 = Skeleton(
         "right_leg": (2, 5, 8, 11),
     },
 )
+
+
+def file_skeleton(
+    names: list[str],
+    parents: list[int],
+    offsets: list[list[float]],
+    parts: Mapping[str, tuple[int, ...]] | None = None,
+) -> tuple[Skeleton, list[int]]:
+    """A file's skeleton (one part ``body`` if it names none), and the order in which to take its joints.
+
+    Joints that are called as HumanML3D's and hang together so get its order and parts.
+    """
+    known = HUMANML3D_22
+    order = list(range(len(names)))
+    parts = {"body": tuple(order)} if parts is None else dict(parts)
+    if set(names) == set(known.names) and len(names) == known.num_joints:
+        same = [names.index(name) for name in known.names]
+        if all(parents[same[j]] == (same[p] if j else -1) for j, p in enumerate(known.parents)):
+            order, parts = same, dict(known.parts)
+            names, parents = list(known.names), list(known.parents)
+    rest = [(float(x), float(y), float(z)) for x, y, z in (offsets[joint] for joint in order)]
+    return Skeleton(names=tuple(names), parents=tuple(parents), offsets=tuple(rest), parts=parts), order

@@ -1,12 +1,15 @@
-"""HumanML3D's 263 features (Guo et al., CVPR 2022), bit-close to the published vectors, quirks kept.
+"""HumanML3D's 263 features (Guo et al., CVPR 2022), bit-close to the published vectors; ``fixed`` repairs their quirks.
 
-Row t describes frames t and t+1 of a clip, so T+1 joint frames give T rows. Kept on purpose, because every published
-checkpoint expects them: the yaw velocity is a half angle; the facing direction that the rotations and velocities refer
-to is computed with swapped hips and smoothed over ±80 frames, and set to the identity in frame 0; both arm chains start
-from the root's rotation instead of the upper spine's. The 6-D rotations are therefore not SMPL pose. Decoding uses root
-and positions only. The arcsin folds when a body spins by more than a quarter turn between frames.
+Row t describes frames t and t+1 of a clip, so T+1 joint frames give T rows: yaw velocity (half the angle), root step,
+root height, positions, 6-D rotations, velocities (all in the facing frame of t), foot contacts. The facing direction
+is smoothed over ±80 frames and set to the identity in frame 0. Published vectors, which every published checkpoint
+expects, compute it with swapped hips, take the arcsine of a quaternion that changes sign where the body faces -z, and
+start the arms' rotations at the root instead of the upper spine.
+
+Inside, joints are rows "J 3 B T": every step is a few operations on contiguous rows, and no loop follows a chain.
 """
 
+import math
 from typing import ClassVar
 
 import torch
@@ -15,36 +18,44 @@ from torch import Tensor
 
 from lmm.motion.motion import Motion
 from lmm.motion.representations.base import MotionRepresentation
-from lmm.motion.rotations import (
-    matrix_to_rotation_6d,
-    quaternion_between,
-    quaternion_conjugate,
-    quaternion_multiply,
-    quaternion_rotate,
-    quaternion_to_matrix,
+from lmm.motion.representations.rows import (
+    TINY,
+    across_body,
+    ancestors,
+    bones_of,
+    columns_of,
+    forward_of,
+    lengths_of,
+    place,
+    products_with,
+    set_lengths,
+    smooth,
+    square_of,
+    stand_at_origin,
+    to_rows,
+    turn_ahead,
+    turned,
 )
 from lmm.motion.skeleton import HUMANML3D_22
 
-FEET = (7, 10, 8, 11)  # left ankle, left foot, right ankle, right foot: the order of the contact features
-CONTACT_THRESHOLD = 0.002  # squared displacement between frames, m²
-# Direction of each bone in HumanML3D's reference pose: arms along -y (hanging), feet and head along +z.
-_REFERENCE = torch.tensor(
-    [[0, 0, 0], [1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, -1, 0], [0, 1, 0], [0, -1, 0], [0, -1, 0], [0, 1, 0]]
-    + [[0, 0, 1], [0, 0, 1], [0, 1, 0], [1, 0, 0], [-1, 0, 0], [0, 0, 1]]
-    + [[0, -1, 0]] * 6,
-    dtype=torch.float32,
-)
-_UP = torch.tensor([0.0, 1.0, 0.0])
-_AHEAD = torch.tensor([0.0, 0.0, 1.0])
+CLIPS_AT_ONCE = 16  # few enough for a core's cache, enough to make each operation worth its call
 
 
 class HumanML3DFeatures(MotionRepresentation):
     """Joints "*B T+1 22 3" <-> features "*B T 263".
 
+    What the layout loses, fixed or not: the last frame, where in the world the clip took place and which way it began,
+    how bones twist about their own axis (rotations are those of bone directions, not SMPL's pose), and with
+    ``uniform_skeleton`` the body. `decode` uses the root and the positions only.
+
     Args:
         uniform_skeleton: retarget to one body first, as HumanML3D does (bone directions kept, lengths from
             `HUMANML3D_22`, the root path scaled by leg length). Leave it off for joints that already share one body,
             such as HumanML3D's own ``new_joints``.
+        fixed: hips the right way round, the turn between frames without the arcsine's fold, arms that start at the
+            upper spine. Encoding and decoding are then exact inverses however fast a body spins; by default a turn
+            past -z or of more than half a circle a frame comes back mirrored. Same layout, same decoding, but not
+            the published features: train and compare within one of the two.
     """
 
     skeleton = HUMANML3D_22
@@ -58,10 +69,39 @@ class HumanML3DFeatures(MotionRepresentation):
         "velocities": 66,
         "contacts": 4,
     }
+    # Direction of each bone in the reference pose, one of ±x ±y ±z: arms along -y (hanging), feet and head along +z.
+    reference: ClassVar[tuple[str, ...]] = (
+        *("", "+x", "-x", "+y", "-y", "-y", "+y", "-y", "-y", "+y", "+z", "+z", "+y", "+x", "-x", "+z"),
+        *("-y",) * 6,
+    )
+    face: ClassVar[tuple[int, ...]] = (2, 1, 17, 16)  # right hip, left hip, right shoulder, left shoulder
+    legs: ClassVar[tuple[int, int]] = (5, 8)  # the bones whose length scales the root path: HumanML3D's right leg
+    arms: ClassVar[tuple[int, int]] = (13, 14)  # first joints of the arm chains
+    feet: ClassVar[tuple[int, ...]] = (7, 10, 8, 11)  # left ankle, left foot, right ankle, right foot: as contacts
+    contact_threshold: ClassVar[float] = 0.002  # squared displacement between frames, in the features' units
+    units: ClassVar[tuple[float, float, float]] = (1.0, 1.0, 1.0)  # what the features write for one metre of x, y, z
 
-    def __init__(self, uniform_skeleton: bool = True) -> None:
+    _parents: Tensor
+    _above: Tensor
+    _soles: Tensor
+    _target: Tensor
+    _jumps: Tensor
+    _pick: Tensor
+    _sign: Tensor
+    _half_turn: Tensor
+
+    def __init__(self, uniform_skeleton: bool = True, fixed: bool = False) -> None:
         super().__init__()
         self.uniform_skeleton = uniform_skeleton
+        self.fixed = fixed
+        parents = self.skeleton.parents[1:]
+        above = [0 if joint in self.arms and not fixed else parent for joint, parent in enumerate(parents, start=1)]
+        pick, sign, half_turn = products_with(self.reference[1:])
+        constants = {"parents": torch.tensor(parents), "above": torch.tensor(above), "soles": torch.tensor(self.feet)}
+        constants |= {"target": self.skeleton.rest.norm(dim=-1) * abs(self.units[1]), "jumps": ancestors(self.skeleton)}
+        constants |= {"pick": pick, "sign": sign, "half_turn": half_turn}
+        for name, constant in constants.items():
+            self.register_buffer(f"_{name}", constant, persistent=False)
 
     @property
     def parts(self) -> dict[str, list[int]]:
@@ -73,123 +113,162 @@ class HumanML3DFeatures(MotionRepresentation):
             mine += [s["positions"] + 3 * (j - 1) + i for j in joints if j for i in range(3)]
             mine += [s["rotations"] + 6 * (j - 1) + i for j in joints if j for i in range(6)]
             mine += [s["velocities"] + 3 * j + i for j in joints for i in range(3)]
-            mine += [s["contacts"] + i for i, foot in enumerate(FEET) if foot in joints]
+            mine += [s["contacts"] + i for i, foot in enumerate(self.feet) if foot in joints]
             columns[part] = mine
         return columns
 
-    def encode(self, motion: Motion) -> Float[Tensor, "*B T 263"]:
+    def encode(self, motion: Motion) -> Float[Tensor, "*B _ D"]:
         """Features of a motion; one row fewer than frames.
 
         Raises:
             ValueError: another skeleton or frame rate, fewer than two frames, or a bone without length.
         """
         self.check(motion)
+        joints = motion.joints
+        features = self._encode(joints.reshape(-1, *joints.shape[-3:]))
+        return features.reshape(*joints.shape[:-3], joints.shape[-3] - 1, self.dim)
+
+    def encode_clips(self, motions: list[Motion]) -> list[Float[Tensor, "T D"]]:
+        """Features of many clips "T 22 3" of any lengths, as `encode` gives them one by one, several times as fast.
+
+        Clips of similar lengths are encoded together, each prolonged by its last frame. That changes no row: it is
+        what the smoothing filter assumes beyond the end, and every other step looks at its own two frames.
+
+        Raises:
+            ValueError: as `encode`, or a batch among the motions.
+        """
+        for motion in motions:
+            self.check(motion)
+            if motion.joints.dim() != 3:
+                raise ValueError(f"encode_clips needs clips (T, J, 3), got {tuple(motion.joints.shape)}: use encode")
+        order = sorted(range(len(motions)), key=lambda i: motions[i].num_frames)
+        features: dict[int, Tensor] = {}
+        for start in range(0, len(order), CLIPS_AT_ONCE):
+            together = order[start : start + CLIPS_AT_ONCE]
+            lengths = [motions[i].num_frames for i in together]
+            joints = [motions[i].joints for i in together]
+            padded = [torch.cat([x, x[-1:].expand(lengths[-1] - len(x), -1, -1)]) for x in joints]
+            for i, length, rows in zip(together, lengths, self._encode(torch.stack(padded)), strict=True):
+                features[i] = rows[: length - 1].clone()  # a view would keep all the clips' memory
+        return [features[i] for i in range(len(motions))]
+
+    def check(self, motion: Motion) -> None:
+        """Refuse a motion that these features are not defined for.
+
+        Raises:
+            ValueError: another skeleton or frame rate, or fewer than two frames.
+        """
+        super().check(motion)
         if motion.num_frames < 2:
             raise ValueError("a motion needs at least 2 frames to have velocities")
-        joints = motion.joints
-        bones = joints[..., 1:, :] - joints[..., torch.tensor(self.skeleton.parents[1:]), :]
-        if (flat := (bones.abs().amax(dim=(-1)) == 0).flatten(0, -2).any(0)).any():
-            names = [name for name, empty in zip(self.skeleton.names[1:], flat.tolist(), strict=True) if empty]
+
+    def _encode(self, joints: Float[Tensor, "B T J 3"]) -> Float[Tensor, "B _ D"]:
+        rows = to_rows(joints)
+        if self.units != (1.0, 1.0, 1.0):
+            rows = rows * rows.new_tensor(self.units)[:, None, None]
+        bones = bones_of(rows, self._parents)
+        lengths = lengths_of(bones)
+        if not lengths.amin() > 0:
+            flat = (lengths == 0).flatten(1).any(1).tolist()
+            names = [name for name, empty in zip(self.skeleton.names[1:], flat, strict=True) if empty]
             raise ValueError(f"bones without length in some frame, so without direction: {', '.join(names[:4])}")
         if self.uniform_skeleton:
-            joints = retarget(joints, self.skeleton.rest)
-        joints = canonicalize(joints)
-        velocity = joints[..., 1:, :, :] - joints[..., :-1, :, :]
-        contacts = (velocity[..., FEET, :].square().sum(-1) < CONTACT_THRESHOLD).to(joints)
+            root, bones = set_lengths(rows[0], bones, lengths, self._target.to(rows), self.legs)
+            rows = place(root, bones, self._jumps)
+        ahead = turn_ahead(rows, self.face)
+        rows = stand_at_origin(rows, *ahead)
+        x, y, z = bones[..., :-1].unbind(1)  # turned as they are: differences of positions would be less exact
+        x, z = turned(x, z, *ahead)
+        bones = torch.stack([x, y, z], dim=1)
 
-        across = joints[..., 1, :] - joints[..., 2, :] + joints[..., 17, :] - joints[..., 16, :]  # hips swapped
-        facing = quaternion_between(_smooth(_forward(across)), _AHEAD.to(joints))
-        identity = facing.new_tensor([1.0, 0.0, 0.0, 0.0]).expand_as(facing[..., :1, :])
-        facing = torch.cat([identity, facing[..., 1:, :]], dim=-2)
+        angle = self._facing(rows)
+        cos, sin = angle.cos(), angle.sin()
+        now, after = (cos[:, :-1], sin[:, :-1]), (cos[:, 1:], sin[:, 1:])
+        half = (angle[:, 1:] - angle[:, :-1]) / 2
+        if self.fixed:
+            turn = half - math.pi * (half / math.pi).round()
+        else:
+            turn = 2 * half.clamp(-math.pi / 2, math.pi / 2) - half  # arcsin(sin(half)), as it folds
 
-        now, after = facing[..., :-1, :], facing[..., 1:, :]
-        turn = quaternion_multiply(after, quaternion_conjugate(now))
-        root_velocity = quaternion_rotate(after, velocity[..., 0, :])
-        local = joints[..., :-1, :, :] - joints[..., :-1, :1, :] * joints.new_tensor([1.0, 0.0, 1.0])
-        return torch.cat(
-            [
-                turn[..., 2:3].clamp(-1, 1).asin(),
-                root_velocity[..., [0, 2]],
-                joints[..., :-1, 0, 1:2],
-                quaternion_rotate(now[..., None, :], local[..., 1:, :]).flatten(-2),
-                self._rotations(joints[..., :-1, :, :], now).flatten(-2),
-                quaternion_rotate(now[..., None, :], velocity).flatten(-2),
-                contacts,
-            ],
-            dim=-1,
-        )
+        first = rows[..., :-1]
+        velocity = rows[..., 1:] - first
+        local = first[1:] - first[:1] * rows.new_tensor([1.0, 0.0, 1.0])[:, None, None]
+        ahead_x, ahead_z = turned(velocity[0, 0], velocity[0, 2], *after)
+        x, y, z = torch.cat([local, velocity]).unbind(1)
+        x, z = turned(x, z, *now)
+        positions, velocities = torch.stack([x, y, z], dim=1).split([len(local), len(velocity)])
+        still = square_of(velocity.index_select(0, self._soles.to(rows.device)), 1) < self.contact_threshold
+        blocks = [
+            torch.stack([turn, ahead_x, ahead_z, first[0, 1]]),
+            positions,
+            self._rotations(bones, angle[:, :-1] / 2),
+            velocities,
+            still.to(rows),
+        ]
+        features = torch.cat([block.reshape(-1, turn.numel()).t() for block in blocks], dim=1)
+        return features.view(*turn.shape, self.dim)
 
-    def _rotations(
-        self, joints: Float[Tensor, "*B T 22 3"], root: Float[Tensor, "*B T 4"]
-    ) -> Float[Tensor, "*B T 21 6"]:
-        """Local rotations of joints 1-21: conj(parent) · (reference bone -> bone), no chain loop."""
-        parents = torch.tensor(self.skeleton.parents[1:])
-        bones = joints[..., 1:, :] - joints[..., parents, :]
-        world = quaternion_between(_REFERENCE[1:].to(bones), bones / bones.norm(dim=-1, keepdim=True))
-        from_root = torch.tensor([p == 0 or j in (13, 14) for j, p in enumerate(self.skeleton.parents[1:], start=1)])
-        above = world[..., (parents - 1).clamp_min(0), :]
-        above = torch.where(from_root[:, None].to(bones.device), root[..., None, :], above)
-        return matrix_to_rotation_6d(quaternion_to_matrix(quaternion_multiply(quaternion_conjugate(above), world)))
+    def _facing(self, rows: Float[Tensor, "J 3 B T"]) -> Float[Tensor, "B T"]:
+        """Angle about y that turns each frame's smoothed facing direction to +z; 0 in frame 0."""
+        x, z = smooth(forward_of(across_body(rows, self.face, swapped=not self.fixed))).unbind(0)
+        angle = torch.atan2(-x, z + TINY)  # where there is no direction at all: +z, with a gradient
+        return torch.cat([torch.zeros_like(angle[:, :1]), angle[:, 1:]], dim=1)
 
-    def decode(self, features: Float[Tensor, "*B T 263"]) -> Motion:
-        """Motion of raw features: the root path is integrated, positions are turned back (``recover_from_ric``)."""
-        s = self.slices
-        angle = features[..., s["root_yaw_velocity"]].squeeze(-1).cumsum(-1)
-        angle = torch.cat([torch.zeros_like(angle[..., :1]), angle[..., :-1]], dim=-1)
-        zero = torch.zeros_like(angle)
-        back = torch.stack([angle.cos(), zero, -angle.sin(), zero], dim=-1)  # facing frame -> world
-        step = features[..., s["root_velocity"]]
-        step = torch.stack([step[..., 0], zero, step[..., 1]], dim=-1)
-        step = torch.cat([torch.zeros_like(step[..., :1, :]), step[..., :-1, :]], dim=-2)
-        path = quaternion_rotate(back, step).cumsum(-2)
-        root = torch.stack([path[..., 0], features[..., s["root_height"]].squeeze(-1), path[..., 2]], dim=-1)
-        local = features[..., s["positions"]].unflatten(-1, (21, 3))
-        ground = path * path.new_tensor([1.0, 0.0, 1.0])
-        others = quaternion_rotate(back[..., None, :], local) + ground[..., None, :]
-        return Motion(torch.cat([root[..., None, :], others], dim=-2), self.fps, self.skeleton)
+    def _rotations(self, bones: Float[Tensor, "j 3 B T"], half: Float[Tensor, "B T"]) -> Float[Tensor, "j 6 B T"]:
+        """Local rotations of joints 1 on: conj(joint above) · (reference bone -> bone), first two matrix columns."""
+        products = bones.flatten(0, 1).index_select(0, self._pick.to(bones.device)) * self._sign.to(bones)
+        products = products.view(-1, 4, *half.shape)
+        dot, square = products[:, 0], square_of(products[:, 1:], 1)  # u·v and |u×v|²
+        length = torch.addcmul(square, dot, dot).sqrt()
+        # w is length + dot; where that cancels (opposite directions) it is the equal square / (length - dot)
+        both = length + dot.abs()
+        w = torch.lerp(square / both, both, dot.sign() / 2 + 0.5)
+        arc = torch.cat([w[:, None], products[:, 1:] + self._half_turn.to(bones)], dim=1)
+        norm = torch.addcmul(square, w, w) + TINY**2
+        # Each factor is scaled by 2^¼, so that their product is √2 times a unit quaternion, as `columns_of` wants it.
+        world = arc * (norm * 0.5**0.5).rsqrt()[:, None]
+        zero = torch.zeros_like(half)
+        root = torch.stack([half.cos(), zero, half.sin(), zero]) * 2**0.25
+        above = torch.cat([root[None], world]).index_select(0, self._above.to(bones.device))
+        return columns_of(above, world)
+
+    def decode(self, features: Float[Tensor, "*B T D"]) -> Motion:
+        """Motion of raw features."""
+        return Motion(self.to_joints(features), self.fps, self.skeleton)
+
+    def to_joints(self, features: Float[Tensor, "*B T D"]) -> Float[Tensor, "*B T J 3"]:
+        """Joint positions in metres: the root path is integrated, positions are turned back (``recover_from_ric``)."""
+        *batch, frames, width = *features.shape[:-1], self.slices["positions"].stop
+        rows = features[..., :width].reshape(-1, width).t().contiguous().view(width, -1, frames)
+        turn, ahead_x, ahead_z, height = rows[:4].unbind(0)
+        angle = -2 * _sum_before(turn)  # facing frame -> world
+        cos, sin = angle.cos(), angle.sin()
+        delayed = [torch.nn.functional.pad(step[..., :-1], (1, 0)) for step in (ahead_x, ahead_z)]
+        root_x, root_z = (step.cumsum(-1) for step in turned(delayed[0], delayed[1], cos, sin))
+        x, y, z = rows[4:].unflatten(0, (-1, 3)).unbind(1)
+        x, z = turned(x, z, cos, sin)
+        root, others = torch.stack([root_x, height, root_z]), torch.stack([x + root_x, y, z + root_z], dim=1)
+        joints = torch.cat([root.flatten(1).t(), others.flatten(2).flatten(0, 1).t()], dim=1)
+        joints = joints.view(*batch, frames, -1, 3)
+        return joints if self.units == (1.0, 1.0, 1.0) else joints / joints.new_tensor(self.units)
 
 
 def retarget(joints: Float[Tensor, "*B T 22 3"], target: Float[Tensor, "22 3"]) -> Float[Tensor, "*B T 22 3"]:
     """Give a body the bone lengths of ``target``: directions stay, the root path scales with the leg length."""
-    parents = torch.tensor(HUMANML3D_22.parents[1:])
-    bones = joints[..., 1:, :] - joints[..., parents, :]
-    length = target.to(joints)[1:].norm(dim=-1)
-    legs = (5, 8)  # HumanML3D measures the right leg
-    source = bones[..., 0, :, :].norm(dim=-1)
-    scale = sum(length[j - 1] for j in legs) / sum(source[..., j - 1] for j in legs)
-    bones = bones / bones.norm(dim=-1, keepdim=True) * length[:, None]
-    out = [joints[..., 0, :] * scale[..., None, None]]
-    for joint, parent in enumerate(HUMANML3D_22.parents[1:], start=1):
-        out.append(out[parent] + bones[..., joint - 1, :])
-    return torch.stack(out, dim=-2)
+    rows = to_rows(joints.reshape(-1, *joints.shape[-3:]))
+    bones = bones_of(rows, torch.tensor(HUMANML3D_22.parents[1:]))
+    length = target.to(rows).norm(dim=-1)
+    root, bones = set_lengths(rows[0], bones, lengths_of(bones), length, HumanML3DFeatures.legs)
+    return place(root, bones, ancestors(HUMANML3D_22)).permute(2, 3, 0, 1).reshape(joints.shape)
 
 
 def canonicalize(joints: Float[Tensor, "*B T 22 3"]) -> Float[Tensor, "*B T 22 3"]:
     """Lowest point at height 0; in frame 0 the root stands above the origin and the body faces +z."""
-    floor = joints[..., 1].amin(dim=(-1, -2))
-    root = joints[..., 0, 0, :]
-    origin = torch.stack([root[..., 0], floor, root[..., 2]], dim=-1)
-    joints = joints - origin[..., None, None, :]
-    first = joints[..., 0, :, :]
-    across = first[..., 2, :] - first[..., 1, :] + first[..., 17, :] - first[..., 16, :]
-    facing = quaternion_between(_forward(across), _AHEAD.to(joints))
-    return quaternion_rotate(facing[..., None, None, :], joints)
+    rows = to_rows(joints.reshape(-1, *joints.shape[-3:]))
+    rows = stand_at_origin(rows, *turn_ahead(rows, HumanML3DFeatures.face))
+    return rows.permute(2, 3, 0, 1).reshape(joints.shape)
 
 
-def _forward(across: Float[Tensor, "*N 3"]) -> Float[Tensor, "*N 3"]:
-    """Horizontal forward direction of a body whose left-to-right axis is ``across``; shorter when it leans."""
-    across = across / across.norm(dim=-1, keepdim=True)
-    return torch.linalg.cross(_UP.to(across).expand_as(across), across)
-
-
-def _smooth(forward: Float[Tensor, "*B T 3"], sigma: float = 20.0, radius: int = 80) -> Float[Tensor, "*B T 3"]:
-    """Gaussian filter along time with repeated ends."""
-    offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
-    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    kernel = (kernel / kernel.sum()).to(forward)
-    x = forward.movedim(-2, -1)
-    x = torch.cat([x[..., :1].expand(*x.shape[:-1], radius), x, x[..., -1:].expand(*x.shape[:-1], radius)], dim=-1)
-    x = torch.nn.functional.conv1d(x.reshape(-1, 1, x.shape[-1]), kernel[None, None]).view(
-        forward.movedim(-2, -1).shape
-    )
-    return x.movedim(-1, -2)
+def _sum_before(x: Float[Tensor, "*B T"]) -> Float[Tensor, "*B T"]:
+    """Cumulative sum that begins with 0."""
+    return torch.nn.functional.pad(x[..., :-1], (1, 0)).cumsum(-1)

@@ -17,11 +17,20 @@ from lmm.motion.skeleton import HUMANML3D_22
 
 
 class JointPositions(MotionRepresentation):
-    """Joints "*B T 22 3" <-> features "*B T 66"."""
+    """Joints "*B T 22 3" <-> features "*B T 66".
+
+    Args:
+        fps: frames per second of the motions.
+    """
 
     skeleton = HUMANML3D_22
-    fps = 20.0
     blocks: ClassVar[dict[str, int]] = {"root_velocity": 2, "root_height": 1, "positions": 63}
+
+    def __init__(self, fps: float = 20.0) -> None:
+        super().__init__()
+        if not 0 < fps < float("inf"):
+            raise ValueError(f"fps must be positive, got {fps}")
+        self.fps = float(fps)
 
     @property
     def parts(self) -> dict[str, list[int]]:
