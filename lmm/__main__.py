@@ -9,8 +9,9 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
+
+from lmm.command_line import call, plain_words
 
 VERBS = {
     "fit": ("lmm.cli:main", "train a tokenizer or a language model: lmm fit --config tokenizer_vq.yaml"),
@@ -20,8 +21,11 @@ VERBS = {
     "generate": ("lmm.commands:generate", 'make motions from a sentence: lmm generate "a person waves" -o wave.html'),
     "reconstruct": ("lmm.commands:reconstruct", "see what a tokenizer keeps: lmm reconstruct walk.npz -o walk.html"),
     "render": ("lmm.commands:render", "draw motion files: lmm render walk.npz -o walk.html"),
+    "convert": ("lmm.convert:convert", "from any motion format to any other: lmm convert walk.bvh walk.glb"),
     "demo": ("lmm.demo:demo", "run the whole chain on the embedded data and write a report"),
     "data demo": ("lmm.commands:data_demo", "write the embedded data set: lmm data demo OUT"),
+    "data import": ("lmm.data_import:data_import", "read raw recordings: lmm data import bvh FOLDER -o OUT"),
+    "data check": ("lmm.data.check:check", "examine a data set before training on it: lmm data check FOLDER"),
 }
 
 
@@ -53,6 +57,8 @@ def main() -> None:
         run = getattr(importlib.import_module(module), function)
         if module == "lmm.cli":
             run()
+        elif list(inspect.signature(run).parameters) == ["words"]:
+            run(plain_words(rest))
         else:
             call(run, plain_words(rest), f"lmm {verb}")
     except (ValueError, OSError, ImportError) as error:
@@ -108,35 +114,6 @@ def find_configs(words: list[str]) -> list[str]:
             out[i + 1] = find_config(words[i + 1])
         elif word.startswith("--config="):
             out[i] = f"--config={find_config(word.removeprefix('--config='))}"
-    return out
-
-
-def call(function: Callable[..., None], words: list[str], name: str) -> None:
-    """Run a typed function on command line words; arguments without a default are positional, except ``output``."""
-    from docstring_parser import parse
-    from jsonargparse import ArgumentParser
-
-    doc = parse(function.__doc__ or "")
-    told = {p.arg_name: p.description for p in doc.params}
-    needed = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty and p.name != "output"]
-    parser = ArgumentParser(prog=name, description=doc.short_description)
-    for parameter in needed:
-        many = {"nargs": "+", "type": str} if parameter.annotation == list[str] else {"type": parameter.annotation}
-        parser.add_argument(parameter.name, help=told[parameter.name], **many)
-    parser.add_function_arguments(function, skip={p.name for p in needed}, as_positional=False)
-    function(**vars(parser.parse_args(words)))
-
-
-def plain_words(words: list[str]) -> list[str]:
-    """Spell ``-o`` and the dashes in options as jsonargparse names them."""
-    out = []
-    for word in words:
-        if word == "-o":
-            word = "--output"
-        elif word.startswith("--") and "-" in word[2:]:
-            name, eq, value = word.partition("=")
-            word = "--" + name[2:].replace("-", "_") + eq + value
-        out.append(word)
     return out
 
 

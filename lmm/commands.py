@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 DEFAULT_MODEL = "runs/llm_lora/checkpoints/last.ckpt"
-DRAWN, SAVED = (".html", ".mp4", ".png"), (".npz", ".npy", ".bvh")
+DRAWN, SAVED = (".html", ".mp4", ".gif", ".png"), (".npz", ".npy", ".bvh", ".glb", ".gltf")
 
 
 def generate(
@@ -17,13 +17,15 @@ def generate(
     top_k: int = 0,
     top_p: float = 1.0,
     seconds: float | None = None,
+    clean_up: bool = False,
     backbone: str | None = None,
 ) -> None:
     """Make motions from sentences.
 
     Args:
         texts: one sentence, or several (each in quotes).
-        output: -o FILE; .html (viewer, all samples side by side), .mp4, .png, .npz, .npy or .bvh (numbered if several).
+        output: -o FILE; .html (viewer, all samples side by side), .mp4, .gif, .png, or .npz, .npy, .bvh, .glb, .gltf
+            (numbered if several).
         model: checkpoint of a language model that `lmm fit --config llm_*.yaml` wrote.
         seed: same seed, same motion.
         num_samples: motions for each sentence.
@@ -31,8 +33,10 @@ def generate(
         top_k: sample among the k likeliest codes only (0: all).
         top_p: sample among the likeliest codes that together have this probability (1: all).
         seconds: exact duration; left out, the model decides (between 1 and 9.8 seconds).
+        clean_up: also give each motion with its planted feet held still, beside the one as it was generated.
         backbone: folder or hub name of the pretrained language model, where it is not where the checkpoint says.
     """
+    from lmm.motion.cleanup import clean_up as hold_feet
     from lmm.motion.files import save_motion
 
     path = _output(output, DRAWN + SAVED)
@@ -67,14 +71,19 @@ def generate(
         top_p=top_p,
     )
     flat = [(text, motion) for text, samples in zip(texts, motions, strict=True) for motion in samples]
+    names = [path] if len(flat) == 1 else [path.with_stem(f"{path.stem}_{i}") for i in range(len(flat))]
+    results = [(file, text, motion) for file, (text, motion) in zip(names, flat, strict=True)]
+    if clean_up:
+        results += [
+            (file.with_stem(f"{file.stem}_clean"), f"{text} (feet cleaned up)", hold_feet(motion))
+            for file, text, motion in results
+        ]
     if path.suffix in DRAWN:
-        draw(path, [motion for _, motion in flat], [text for text, _ in flat])
-        written = [path]
-    else:
-        written = [path] if len(flat) == 1 else [path.with_stem(f"{path.stem}_{i}") for i in range(len(flat))]
-        for file, (text, motion) in zip(written, flat, strict=True):
-            save_motion(file, motion, caption=text)
-    for file in written:
+        draw(path, [motion for _, _, motion in results], [text for _, text, _ in results])
+        print(path)
+        return
+    for file, text, motion in results:
+        save_motion(file, motion, caption=text)
         print(file)
 
 
@@ -83,7 +92,7 @@ def reconstruct(file: str, output: str, model: str = "runs/tokenizer_lfq2d/check
 
     Args:
         file: .npz, .npy or .bvh on the 22 joints of HumanML3D at the tokenizer's frame rate.
-        output: -o FILE; .html (viewer), .mp4 or .png (a strip of poses).
+        output: -o FILE; .html (viewer), .mp4, .gif or .png (a strip of poses).
         model: checkpoint of a motion tokenizer.
     """
     from lmm.motion.files import load_motion
@@ -92,6 +101,7 @@ def reconstruct(file: str, output: str, model: str = "runs/tokenizer_lfq2d/check
     motion = load_motion(file)
     import torch
 
+    from lmm.metrics.physics import physics
     from lmm.metrics.reconstruction import joint_errors
     from lmm.render import draw
     from lmm.tokenizers import MotionTokenizer
@@ -106,14 +116,18 @@ def reconstruct(file: str, output: str, model: str = "runs/tokenizer_lfq2d/check
     captions = ["original", f"{tokens.numel()} tokens, {error:.0f} mm off (root-aligned MPJPE)"]
     draw(path, pair, captions)
     print(f"{output}: {captions[1]}")
+    figures = [physics(m.joints, mask[0], skeleton=m.skeleton, fps=m.fps) for m in pair]
+    print(f"{'':20}{'original':>14}{'reconstruction':>16}")
+    for name, value in figures[0].items():
+        print(f"{name:20}{value:14.4g}{figures[1][name]:16.4g}")
 
 
 def render(files: list[str], output: str) -> None:
     """Draw motion files.
 
     Args:
-        files: one or more .npz, .npy or .bvh files, shown side by side.
-        output: -o FILE; .html (viewer), .mp4 or .png (a strip of poses).
+        files: one or more motion files (.npz .npy .bvh .glb .gltf .amc), shown side by side.
+        output: -o FILE; .html (viewer), .mp4, .gif or .png (a strip of poses).
     """
     from lmm.render import render_files
 

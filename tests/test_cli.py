@@ -15,6 +15,8 @@ from lightning.pytorch import Callback
 
 import lmm.cli as lmm_cli
 from lmm.__main__ import find_config
+from lmm.motion.cleanup import clean_up
+from lmm.motion.files import load_motion
 from lmm.runs import LastCheckpoint, claim
 
 from .toy import DATA, SMALL_1D, SMALL_2D, TRAINER, fit_llm, fit_tokenizer, lmm, options
@@ -98,6 +100,7 @@ def test_tokenizers_fit_validate_test_predict(place, kind, monkeypatch, capsys):
         lmm(monkeypatch, verb, "--config", config)
     stages = [json.loads(line) for line in Path(f"runs/tokenizer_{kind}/metrics.jsonl").read_text().splitlines()]
     assert "test/mpjpe_mm" in stages[-1] and "val/mpjpe_mm" in stages[-2]
+    assert {"val/jitter_m_s3", "val/real_jitter_m_s3", "val/skating_ratio", "val/real_skating_ratio"} <= set(stages[-2])
     tokens = np.load(f"runs/tokenizer_{kind}/tokens/tokens.npy")
     assert tokens.shape[1] == {"vq": 1, "rvq": 6}[kind] and 0 <= tokens.min() and tokens.max() < 512
 
@@ -125,6 +128,15 @@ def test_generate_writes_every_format(there, ending, tmp_path, monkeypatch, caps
         lmm(monkeypatch, "render", out, tmp_path / "b.npy", "-o", tmp_path / "both.html")
         lmm(monkeypatch, "generate", "one", "two", "--num-samples", "2", "--top-k", "5", "-o", tmp_path / "many.npy")
         assert sorted(p.name for p in tmp_path.glob("many*")) == [f"many_{i}.npy" for i in range(4)]
+
+
+def test_cleaned_motions_stand_beside_the_generated_ones(there, tmp_path, monkeypatch, capsys):
+    words = ("generate", "a person walks", "--seconds=2", "--seed=3", "-o", tmp_path / "walk.npz")
+    lmm(monkeypatch, *words, "--clean-up=true")
+    as_made, cleaned = (load_motion(tmp_path / name) for name in ("walk.npz", "walk_clean.npz"))
+    assert torch.equal(cleaned.joints, clean_up(as_made).joints)
+    lmm(monkeypatch, *words)
+    assert torch.equal(load_motion(tmp_path / "walk.npz").joints, as_made.joints)
 
 
 def test_reconstruct(there, tmp_path, monkeypatch, capsys):

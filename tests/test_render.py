@@ -1,5 +1,6 @@
 """Pictures, films and the HTML viewer, the last one in a real browser."""
 
+import dataclasses
 import html
 import json
 import re
@@ -18,7 +19,7 @@ from lmm.motion.files import save_motion
 from lmm.motion.motion import Motion
 from lmm.motion.rotations import axis_angle_to_matrix
 from lmm.motion.skeleton import HUMANML3D_22, Skeleton
-from lmm.render import render_files, stick_image, strip, write_html, write_mp4
+from lmm.render import render_files, stick_image, strip, write_gif, write_html, write_mp4
 from lmm.render.figure import LEFT, MIDDLE, RIGHT, _side, figure_of
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -108,7 +109,22 @@ def test_mp4_without_ffmpeg_says_what_to_install(tmp_path, monkeypatch):
         write_mp4(tmp_path / "x.mp4", [walk()])
 
 
-@pytest.mark.parametrize("writer", [write_html, write_mp4])
+@pytest.mark.parametrize("fps", [20.0, 30.0, 120.0])
+def test_gif_lasts_as_long_as_the_motion(tmp_path, fps):
+    motion = dataclasses.replace(walk(), fps=fps)
+    write_gif(tmp_path / "x.gif", [motion, dataclasses.replace(walk(9), fps=60.0)], ["walks", ""], size=(121, 160))
+    with Image.open(tmp_path / "x.gif") as film:
+        assert (film.size, film.info["loop"]) == ((242, 160), 0)
+        durations, seen = [], []
+        for index in range(film.n_frames):
+            film.seek(index)
+            durations.append(film.info["duration"])
+            seen.append(np.asarray(film.convert("RGB")))
+    assert sum(durations) == pytest.approx(1000 * 40 / fps, abs=15) and min(durations) >= 20
+    assert colours(seen[0]) > 100 and not np.array_equal(seen[0], seen[-1])
+
+
+@pytest.mark.parametrize("writer", [write_html, write_mp4, write_gif])
 def test_captions_have_to_fit(tmp_path, writer):
     for motions, captions in (([], []), ([walk(2)], ["a", "b"])):
         with pytest.raises(ValueError, match="as many captions"):
@@ -135,8 +151,10 @@ def test_render_files(tmp_path):
     assert '"caption": "somebody walks"' in page and '"caption": "b"' in page and '"caption": "c"' in page
     render_files(inputs, str(tmp_path / "out.png"))
     assert Image.open(tmp_path / "out.png").size == (1200, 570)
-    with pytest.raises(ValueError, match=r"'\.gif'; pictures are written as"):
-        render_files(inputs, "x.gif")
+    render_files(inputs[:1], str(tmp_path / "out.gif"))
+    assert Image.open(tmp_path / "out.gif").size == (320, 320)
+    with pytest.raises(ValueError, match=r"'\.avi'; pictures are written as \.html, \.mp4, \.gif or \.png"):
+        render_files(inputs, str(tmp_path / "x.avi"))
     with pytest.raises(ValueError, match="nothing to draw"):
         render_files([], "x.html")
     with pytest.raises(ValueError, match="no such file"):

@@ -4,10 +4,12 @@ Writing: y up, OFFSETs and positions in centimetres (metres x 100), rotations ZÂ
 rotations zero) is the skeleton's T-pose with the body's own bone lengths; each leaf gets an End Site half as long as
 its bone.
 Reading: any tree, any channel order, channels on any node. Position channels replace the OFFSET of their axis, as
-Blender and MotionBuilder have it. Rotations multiply in the order of their channels.
+Blender and MotionBuilder have it. Rotations multiply in the order of their channels. ``.bvh.gz`` is unpacked.
 """
 
+import gzip
 import re
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,14 +19,14 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from lmm.motion.kinematics import fit_rotations, local_translations
+from lmm.motion.kinematics import joint_tracks
 from lmm.motion.motion import Motion
-from lmm.motion.skeleton import HUMANML3D_22, Skeleton
+from lmm.motion.skeleton import Skeleton, file_skeleton
 
 _MAX_BYTES = 2**30
+_MAX_UNPACKED = 2**28  # of a .gz, whose own size says nothing
 _MAX_JOINTS = 1000
 _MAX_POSES = 20_000_000  # joints x frames: 100 joints for half an hour at 100 fps
-_RIGID = 1e-4  # metres; a joint that moves more than this in its parent's frame needs position channels
 _LARGEST = 1e9  # no coordinate or angle is larger; keeps float32 finite
 
 
@@ -40,28 +42,15 @@ def write_bvh(file: str | Path, motion: Motion, *, rigid: bool = False) -> None:
         motion: joints "T J 3" in metres.
         rigid: give no joint but the root position channels, as many retargeting tools expect; the joints are then
             only as near as constant bone lengths allow.
+
+    Raises:
+        ValueError: a batch, or rotations that are none.
     """
-    if motion.joints.ndim != 3 or not motion.num_frames:
-        raise ValueError(
-            f"{file}: BVH holds one motion (T, J, 3), got {tuple(motion.joints.shape)}; write one file each"
-        )
-    skeleton, joints = motion.skeleton, motion.joints.detach().cpu().double()
-    if motion.rotations is None:
-        rotations, rest = fit_rotations(joints, skeleton)
-        places = local_translations(joints, rotations, skeleton)
-    else:
-        rotations = motion.rotations.detach().cpu().double()
-        places = local_translations(joints, rotations, skeleton)
-        rest = places.mean(dim=0)
-    rest[0] = 0
-    moving = (places - rest).norm(dim=-1).amax(dim=0) > _RIGID
-    if rigid:
-        moving[:] = False
-    moving[0] = True
-    angles = _matrix_to_zyx(rotations)
+    skeleton, tracks = motion.skeleton, joint_tracks(file, motion, rigid=rigid)
+    angles = _matrix_to_zyx(tracks.rotations)
     order = _depth_first(skeleton.parents)
-    columns = [part for j in order for part in ([100 * places[:, j]] if moving[j] else []) + [angles[:, j]]]
-    lines = ["HIERARCHY", *_hierarchy(skeleton, order, 100 * rest, moving.tolist()), "MOTION"]
+    columns = [part for j in order for part in [100 * tracks.places[:, j]] * tracks.moving[j] + [angles[:, j]]]
+    lines = ["HIERARCHY", *_hierarchy(skeleton, order, 100 * tracks.rest, tracks.moving), "MOTION"]
     lines += [f"Frames: {motion.num_frames}", f"Frame Time: {1 / motion.fps:.8f}"]
     with open(file, "w", encoding="utf-8") as out:
         out.write("\n".join(lines) + "\n")
@@ -85,9 +74,7 @@ def read_bvh(file: str | Path, *, scale: float = 0.01, end_sites: bool = False) 
         ValueError: the file is not sound BVH; the message says where and what to do.
     """
     path = Path(file)
-    if path.stat().st_size > _MAX_BYTES:
-        raise ValueError(f"{path}: larger than {_MAX_BYTES >> 20} MiB; cut it into shorter files")
-    lines = path.read_bytes().decode("utf-8-sig", errors="replace").splitlines()
+    lines = read_unpacked(path).decode("utf-8-sig", errors="replace").splitlines()
     nodes, start = _parse_hierarchy(path, lines)
     nodes = [node for node in nodes if end_sites or not node.is_end]
     numbers = {id(node): index for index, node in enumerate(nodes)}
@@ -114,9 +101,29 @@ def read_bvh(file: str | Path, *, scale: float = 0.01, end_sites: bool = False) 
         world.append(world[parent] @ turns[index])
     offsets = torch.stack(places).mean(dim=1)
     offsets[0] = torch.tensor(nodes[0].offset, dtype=torch.float64) * scale
-    skeleton, order = _skeleton([node.name for node in nodes], parents, offsets)
+    skeleton, order = file_skeleton([node.name for node in nodes], parents, offsets.tolist())
     positions, rotations = torch.stack(joints, dim=1)[:, order].float(), torch.stack(turns, dim=1)[:, order].float()
     return Motion(joints=positions, fps=fps, skeleton=skeleton, rotations=rotations)
+
+
+def read_unpacked(path: Path) -> bytes:
+    """The file's bytes, those of a .gz unpacked.
+
+    Raises:
+        ValueError: no sound .gz, or so large that it is no motion.
+    """
+    if path.stat().st_size > _MAX_BYTES:
+        raise ValueError(f"{path}: larger than {_MAX_BYTES >> 20} MiB; cut it into shorter files")
+    if path.suffix.lower() != ".gz":
+        return path.read_bytes()
+    try:
+        with gzip.open(path) as packed:
+            text = packed.read(_MAX_UNPACKED + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path}: not a sound .gz ({error}); copy it again") from error
+    if len(text) > _MAX_UNPACKED:
+        raise ValueError(f"{path}: larger than {_MAX_UNPACKED >> 20} MiB unpacked; cut it into shorter files")
+    return text
 
 
 @dataclass
@@ -263,20 +270,6 @@ def _number(where: str, word: str) -> float:
             f"{where}: {word[:40]!r} is NaN, infinite or absurdly large; clean the motion and export again"
         )
     return value
-
-
-def _skeleton(names: list[str], parents: list[int], offsets: Float64[Tensor, "J 3"]) -> tuple[Skeleton, list[int]]:
-    """The file's skeleton, and the order in which to take its joints."""
-    known = HUMANML3D_22
-    order = list(range(len(names)))
-    parts = {"body": tuple(order)}
-    if set(names) == set(known.names) and len(names) == known.num_joints:
-        same = [names.index(name) for name in known.names]
-        if all(parents[same[j]] == (same[p] if j else -1) for j, p in enumerate(known.parents)):
-            order, parts = same, dict(known.parts)
-            names, parents = list(known.names), list(known.parents)
-    rest = [(float(x), float(y), float(z)) for x, y, z in offsets[order].tolist()]
-    return Skeleton(names=tuple(names), parents=tuple(parents), offsets=tuple(rest), parts=parts), order
 
 
 def _depth_first(parents: tuple[int, ...]) -> list[int]:

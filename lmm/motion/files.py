@@ -1,10 +1,17 @@
-"""One motion, one file: ``.npz`` (ours, keeps everything), ``.npy`` (HumanML3D's new_joints), ``.bvh`` (3D programs).
+"""One motion, one file: ours out and in, anybody's in; the extension says which format.
+
+``.npz`` (ours, keeps everything), ``.npy`` (new_joints of HumanML3D or KIT-ML, in their units), ``.bvh``, ``.glb`` and
+``.gltf`` are written and read; ``.bvh.gz`` and ``.amc`` (with its ``.asf`` beside it) are read.
 
 Our ``.npz`` holds ``joints`` (T, J, 3) in metres, ``fps``, ``names``, ``parents``, ``offsets``, ``parts`` (the name of
-each joint's part), ``rotations`` (T, J, 3, 3) where they are known, and ``caption``. Nothing in it is pickled.
+each joint's part), ``rotations`` (T, J, 3, 3) where they are known, and ``caption``. Nothing in it is pickled. On the
+joints of the SMPL family with rotations it also holds what AMASS calls them: ``poses`` (T, 3J) in axis-angle, ``trans``
+(T, 3) and ``mocap_framerate``. Mind two differences: y is up here (z in AMASS), and ``trans`` is where the pelvis is;
+SMPL's translation is that minus the pelvis of the body model's rest pose.
 """
 
 import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,100 +20,189 @@ import torch
 
 from lmm.motion.bvh import read_bvh, write_bvh
 from lmm.motion.motion import Motion
+from lmm.motion.rotations import matrix_to_quaternion
 from lmm.motion.skeleton import HUMANML3D_22, Skeleton
 
+SAVED = (".npz", ".npy", ".bvh", ".glb", ".gltf")
+_READ_ONLY = (".bvh.gz", ".amc", ".amc.gz")
 _NPY_FPS = 20.0  # new_joints carry no frame rate; HumanML3D's is 20
-_EXTENSIONS = ".npz, .npy, .bvh"
+_OWN = {"joints", "fps", "names", "parents", "offsets", "parts", "caption", "rotations"}
+_AMASS = {"poses", "trans", "mocap_framerate"}
+_MAX_BYTES = 2**31  # unpacked
 
 
-def load_motion(file: str | Path) -> Motion:
+def load_motion(file: str | Path, *, fps: float | None = None, scale: float = 0.01) -> Motion:
     """Read a motion; the extension says how.
 
     Args:
-        file: ``.npz``, ``.npy`` (joints (T, 22, 3) in metres at 20 fps) or ``.bvh`` (centimetres; see `read_bvh`).
+        file: ``.npz``, ``.npy`` (joints (T, 22, 3) of HumanML3D, in metres, or (T, 21, 3) of KIT-ML, in the units of
+            `KITFeatures`), ``.bvh``, ``.bvh.gz``, ``.amc``, ``.amc.gz``, ``.glb`` or ``.gltf``.
+        fps: frame rate of a file that tells none: ``.npy`` (20 if not given, 12.5 for KIT-ML), ``.amc`` (120); for
+            glTF, whose tracks are continuous, the rate to sample them at.
+        scale: metres per unit of a ``.bvh``; 0.01 for centimetres.
 
     Raises:
         ValueError: what is wrong with the file, and what to do.
     """
     path = Path(file)
-    suffix = _suffix(path)
+    suffix = _suffix(path, (*SAVED, *_READ_ONLY))
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file")
-    if suffix == ".bvh":
-        return read_bvh(path)
-    return _load_npz(path) if suffix == ".npz" else _load_npy(path)
+    if fps is not None and suffix in (".npz", ".bvh", ".bvh.gz"):
+        raise ValueError(f"{path}: tells its own frame rate; leave fps out, and resample where another is wanted")
+    if suffix in (".bvh", ".bvh.gz"):
+        return read_bvh(path, scale=scale)
+    if suffix in (".amc", ".amc.gz"):
+        from lmm.motion.asfamc import read_amc
+
+        return read_amc(path) if fps is None else read_amc(path, fps=fps)
+    if suffix in (".glb", ".gltf"):
+        from lmm.motion.gltf import read_gltf
+
+        return read_gltf(path, fps=fps)
+    return _load_npz(path) if suffix == ".npz" else _load_npy(path, fps)
 
 
 def load_caption(file: str | Path) -> str:
-    """The caption kept beside a motion: that of an ``.npz``; empty where the file has none or cannot hold one."""
+    """The caption kept beside a motion in ``.npz``, ``.glb`` or ``.gltf``; empty where there is none."""
     path = Path(file)
-    return str(_read_npz(path).get("caption", "")) if _suffix(path) == ".npz" else ""
+    suffix = _suffix(path, (*SAVED, *_READ_ONLY))
+    if suffix in (".glb", ".gltf"):
+        from lmm.motion.gltf import read_gltf_caption
+
+        return read_gltf_caption(path)
+    return str(_read_npz(path).get("caption", "")) if suffix == ".npz" else ""
 
 
-def save_motion(file: str | Path, motion: Motion, caption: str = "") -> None:
+def load_extra(file: str | Path) -> dict[str, np.ndarray]:
+    """The arrays that an ``.npz`` holds besides the motion (``betas``, ``gender``, ...); none in other formats."""
+    path = Path(file)
+    if _suffix(path, (*SAVED, *_READ_ONLY)) != ".npz":
+        return {}
+    return {name: array for name, array in _read_npz(path).items() if name not in _OWN | _AMASS}
+
+
+def save_motion(
+    file: str | Path,
+    motion: Motion,
+    caption: str = "",
+    *,
+    extra: Mapping[str, np.ndarray] | None = None,
+    rigid: bool = False,
+) -> None:
     """Write a motion; the extension says how.
 
     Args:
-        file: ``.npz``, ``.npy`` (22 joints at 20 fps only) or ``.bvh``.
+        file: ``.npz``, ``.npy`` (22 joints at 20 fps, or KIT-ML's 21 at 12.5, only), ``.bvh``, ``.glb`` or ``.gltf``.
         motion: joints "T J 3", no batch.
-        caption: what the motion shows; only ``.npz`` can keep it.
+        caption: what the motion shows; ``.npz`` and glTF keep it.
+        extra: further arrays for an ``.npz``, under their names (``betas``, ``gender``).
+        rigid: for BVH and glTF, let no joint but the root travel (see `write_bvh`).
 
     Raises:
         ValueError: the format cannot hold this motion.
     """
     path = Path(file)
-    suffix = _suffix(path)
+    suffix = _suffix(path, SAVED)
     joints = motion.joints.detach().cpu().float().numpy()
     if joints.ndim != 3 or not joints.size:
         raise ValueError(f"{path}: holds one motion (T, J, 3), got {joints.shape}; save each motion to its own file")
-    skeleton = motion.skeleton
+    if extra and suffix != ".npz":
+        raise ValueError(f"{path}: cannot keep {', '.join(extra)}; save as .npz")
+    if rigid and suffix in (".npz", ".npy"):
+        raise ValueError(f"{path}: holds the joints as they are; rigid is for .bvh, .glb and .gltf")
     if suffix == ".bvh":
-        write_bvh(path, motion)
+        write_bvh(path, motion, rigid=rigid)
+    elif suffix in (".glb", ".gltf"):
+        from lmm.motion.gltf import write_gltf
+
+        write_gltf(path, motion, caption=caption, rigid=rigid)
     elif suffix == ".npy":
-        if (skeleton.names, motion.fps) != (HUMANML3D_22.names, _NPY_FPS):
+        skeleton, fps, units = _npy_body(motion.skeleton.num_joints)
+        if (motion.skeleton.names, motion.fps) != (skeleton.names, fps):
             raise ValueError(
-                f"{path}: .npy holds HumanML3D's 22 joints at 20 fps, got {skeleton.num_joints} joints at "
-                f"{motion.fps:g} fps; save as .npz or .bvh, or resample first"
+                f"{path}: .npy holds HumanML3D's 22 joints at 20 fps or KIT-ML's 21 at 12.5, got "
+                f"{motion.skeleton.num_joints} joints at {motion.fps:g} fps; save as .npz, .bvh or .glb, or resample "
+                "first (lmm convert --fps)"
             )
-        np.save(path, joints, allow_pickle=False)
+        np.save(path, joints * units, allow_pickle=False)
     else:
-        part = {joint: name for name, joints_ in skeleton.parts.items() for joint in joints_}
-        arrays: dict[str, Any] = {
-            "joints": joints,
-            "fps": np.float64(motion.fps),
-            "names": np.array(skeleton.names),
-            "parents": np.array(skeleton.parents, np.int64),
-            "offsets": np.array(skeleton.offsets, np.float64),
-            "parts": np.array([part[joint] for joint in range(skeleton.num_joints)]),
-            "caption": np.array(caption),
-        }
-        if motion.rotations is not None:
-            arrays["rotations"] = motion.rotations.detach().cpu().float().numpy()
-        np.savez_compressed(path, **arrays)
+        _save_npz(path, motion, joints, caption, extra or {})
 
 
-def _suffix(path: Path) -> str:
+def check_written(file: str | Path, motion: Motion) -> float:
+    """Read a file back and compare.
+
+    Args:
+        file: what `save_motion` or `write_gltf` wrote (with a body: of ``pose_body(motion, body)``).
+        motion: what was written.
+
+    Returns:
+        The largest distance of a joint from where it should be, in metres.
+
+    Raises:
+        ValueError: the file cannot be read, or holds other joints, frames or another frame rate.
+    """
+    back = load_motion(file)
+    ours, theirs = (["_".join(name.split()) for name in m.skeleton.names] for m in (motion, back))
+    if len(set(ours)) < len(ours):
+        raise ValueError(f"{file}: two joints of one name cannot be told apart; rename them")
+    if set(ours) != set(theirs) or back.num_frames != motion.num_frames or abs(back.fps / motion.fps - 1) > 1e-3:
+        raise ValueError(
+            f"{file}: reads back as {back.num_frames} frames of {len(theirs)} joints at {back.fps:g} fps, written were "
+            f"{motion.num_frames} of {len(ours)} at {motion.fps:g}; write it again, and report it if that does not help"
+        )
+    joints = back.joints[:, [theirs.index(name) for name in ours]]
+    return float((joints - motion.joints.detach().cpu().float()).norm(dim=-1).max())
+
+
+def _suffix(path: Path, known: tuple[str, ...]) -> str:
     suffix = path.suffix.lower()
-    if suffix not in _EXTENSIONS.split(", "):
-        raise ValueError(f"{path}: unknown extension {suffix!r}; motions are kept as {_EXTENSIONS}")
+    if suffix == ".gz":
+        suffix = "".join(path.suffixes[-2:]).lower()
+    if suffix not in known:
+        raise ValueError(f"{path}: unknown extension {suffix!r}; motions are kept as {', '.join(known)}")
     return suffix
 
 
+def _save_npz(path: Path, motion: Motion, joints: np.ndarray, caption: str, extra: Mapping[str, np.ndarray]) -> None:
+    skeleton = motion.skeleton
+    if clash := sorted((_OWN | _AMASS) & set(extra)):
+        raise ValueError(f"{path}: {', '.join(clash)} are the motion's own arrays; give the extra ones other names")
+    part = {joint: name for name, joints_ in skeleton.parts.items() for joint in joints_}
+    arrays: dict[str, Any] = {
+        "joints": joints,
+        "fps": np.float64(motion.fps),
+        "names": np.array(skeleton.names),
+        "parents": np.array(skeleton.parents, np.int64),
+        "offsets": np.array(skeleton.offsets, np.float64),
+        "parts": np.array([part[joint] for joint in range(skeleton.num_joints)]),
+        "caption": np.array(caption),
+        **extra,
+    }
+    if motion.rotations is not None:
+        rotations = motion.rotations.detach().cpu().float()
+        arrays["rotations"] = rotations.numpy()
+        if skeleton.names[: HUMANML3D_22.num_joints] == HUMANML3D_22.names:
+            w, axis = matrix_to_quaternion(rotations.double()).split([1, 3], dim=-1)
+            size = axis.norm(dim=-1, keepdim=True)
+            angle = 2 * torch.atan2(size, w)
+            poses = torch.where(size > 1e-12, axis / size.clamp_min(1e-12) * angle, 2 * axis)
+            arrays["poses"] = poses.flatten(-2).float().numpy()
+            arrays["trans"] = joints[:, 0]
+            arrays["mocap_framerate"] = np.float64(motion.fps)
+    np.savez_compressed(path, **arrays)
+
+
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (
-        ValueError,
-        OSError,
-        EOFError,
-        KeyError,
-        TypeError,
-        MemoryError,
-        AttributeError,
-        zipfile.BadZipFile,
-    ) as error:
-        raise ValueError(f"{path}: not a readable .npz ({error}); write it again with save_motion") from error
+    def read() -> dict[str, np.ndarray]:
+        with zipfile.ZipFile(path) as archive:
+            if sum(member.file_size for member in archive.infolist()) > _MAX_BYTES:
+                raise ValueError(f"larger than {_MAX_BYTES >> 20} MiB unpacked")
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: array for name, array in arrays.items() if isinstance(array, np.ndarray)}
+
+    return _reading(path, ".npz", read)
 
 
 def _load_npz(path: Path) -> Motion:
@@ -128,6 +224,8 @@ def _load_npz(path: Path) -> Motion:
             raise ValueError(f"expected finite rotations {(*joints.shape, 3)}, got {rotations.shape} or NaN")
         if not np.isfinite(fps):
             raise ValueError(f"fps is {fps}")
+        if not np.isfinite(offsets).all():
+            raise ValueError("offsets contain NaN or Inf")
         skeleton = Skeleton(
             names=tuple(str(name) for name in names),
             parents=tuple(int(parent) for parent in parents),
@@ -142,27 +240,55 @@ def _load_npz(path: Path) -> Motion:
             skeleton=skeleton,
             rotations=None if rotations is None else torch.from_numpy(rotations.astype(np.float32)),
         )
-    except (ValueError, TypeError, IndexError) as error:
+    except (ValueError, TypeError, IndexError, OverflowError) as error:
         raise ValueError(f"{path}: {error}; write it again with save_motion") from error
 
 
-def _load_npy(path: Path) -> Motion:
-    try:
-        array = np.load(path, allow_pickle=False, mmap_mode="r")  # a header that lies about its size allocates nothing
-    except (ValueError, OSError, EOFError, MemoryError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: not a readable .npy ({error}); copy or write it again") from error
+def load_array(file: str | Path) -> np.ndarray:
+    """An array of numbers from a ``.npy``, not read into memory yet; never unpickled.
+
+    Raises:
+        ValueError: no such array.
+    """
+    path = Path(file)  # a header that lies about its size allocates nothing where the file is mapped
+    array = _reading(path, ".npy", lambda: np.load(path, allow_pickle=False, mmap_mode="r"))
     if not isinstance(array, np.ndarray):
         raise ValueError(f"{path}: is an archive, not an array; call it .npz")
-    if array.ndim == 2 and array.shape[1] == 263:
+    return array
+
+
+def _load_npy(path: Path, fps: float | None) -> Motion:
+    array = load_array(path)
+    if not array.ndim:
+        raise ValueError(f"{path}: holds one number; expected joints (T, 22, 3)")
+    if array.ndim == 2 and array.shape[1] > 3:
         raise ValueError(
-            f"{path}: (T, 263) are HumanML3D features, not joints; decode them first: "
-            "save_motion(out, HumanML3DFeatures().decode(torch.from_numpy(np.load(file))))"
+            f"{path}: (T, {array.shape[1]}) are features, not joints (T, J, 3); say of which representation: "
+            f"lmm convert {path.name} OUT --representation HumanML3DFeatures (or JointPositions, ...)"
         )
-    if array.ndim != 3 or array.shape[1:] != (22, 3) or not len(array) or array.dtype.kind not in "fiu":
+    skeleton, usual, units = _npy_body(array.shape[1] if array.ndim == 3 else 0)
+    if array.shape != (len(array), skeleton.num_joints, 3) or not len(array) or array.dtype.kind not in "fiu":
         raise ValueError(
-            f"{path}: expected joints (T, 22, 3) in metres, got {array.shape} of {array.dtype}; for another skeleton "
-            "use .npz, which carries its names and tree"
+            f"{path}: expected joints (T, 22, 3) in metres, or KIT-ML's (T, 21, 3), got {array.shape} of "
+            f"{array.dtype}; for another skeleton use .npz, which carries its names and tree"
         )
     if not np.isfinite(array).all():
         raise ValueError(f"{path}: joints contain NaN or Inf; repair the clip or leave it out")
-    return Motion(joints=torch.tensor(np.array(array, np.float32)), fps=_NPY_FPS, skeleton=HUMANML3D_22)
+    joints = torch.from_numpy(np.array(array, np.float32) / units)
+    return Motion(joints=joints, fps=usual if fps is None else fps, skeleton=skeleton)
+
+
+def _npy_body(num_joints: int) -> tuple[Skeleton, float, np.ndarray]:
+    """The data set whose new_joints have so many joints, HumanML3D if none has: skeleton, frame rate, units a metre."""
+    if num_joints == 21:
+        from lmm.motion.representations.kit import KIT_21, KITFeatures
+
+        return KIT_21, KITFeatures.fps, np.array(KITFeatures.units, np.float32)
+    return HUMANML3D_22, _NPY_FPS, np.ones(3, np.float32)
+
+
+def _reading(path: Path, kind: str, read: Callable[[], Any]) -> Any:
+    try:
+        return read()
+    except Exception as error:  # zipfile, zlib and numpy's header parser raise a dozen kinds on broken bytes
+        raise ValueError(f"{path}: not a readable {kind} ({error}); copy or write it again") from error

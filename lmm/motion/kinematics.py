@@ -12,14 +12,19 @@ gain 5 and 4 degrees on these arms, but loses up to 18 on CMU walks whose arms h
 degrees of the thighs' 8, because SMPL's legs bow at rest. So no hinges are assumed.
 """
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
-from lmm.motion.rotations import quaternion_between, quaternion_to_matrix
+from lmm.motion.motion import Motion
+from lmm.motion.rotations import matrix_to_quaternion, quaternion_between, quaternion_to_matrix
 from lmm.motion.skeleton import Skeleton
 
 _SHORTEST = 1e-6  # metres; shorter bones have no direction
+_RIGID = 1e-4  # metres; a joint that moves more than this in its parent's frame needs position channels
 _INHERIT = 1e-7  # weight of the parent's orientation in the Kabsch fit: decides only what the children leave free
 
 
@@ -98,6 +103,49 @@ def local_translations(
     world = world_rotations(rotations, skeleton)[..., parents, :, :]
     bones = joints[..., 1:, :] - joints[..., parents, :]
     return torch.cat([joints[..., :1, :], (world.transpose(-1, -2) @ bones[..., None]).squeeze(-1)], dim=-2)
+
+
+@dataclass(frozen=True)
+class JointTracks:
+    """A motion as animation formats keep it: every joint turns in its parent's frame, some travel there too.
+
+    Args:
+        rotations: local rotations (the root's is global).
+        places: each joint's position in its parent's frame, metres (the root's is global).
+        rest: where the joints rest in their parent's frame; the root at 0.
+        moving: the joints that need positions over time; the root always does.
+    """
+
+    rotations: Float64[Tensor, "T J 3 3"]
+    places: Float64[Tensor, "T J 3"]
+    rest: Float64[Tensor, "J 3"]
+    moving: list[bool]
+
+
+def joint_tracks(file: str | Path, motion: Motion, *, rigid: bool = False) -> JointTracks:
+    """The tracks of one motion, its own rotations or fitted ones; ``rigid`` lets only the root travel.
+
+    Raises:
+        ValueError: a batch, or rotations that are none; ``file`` is named.
+    """
+    if motion.joints.ndim != 3 or not motion.num_frames:
+        raise ValueError(f"{file}: holds one motion (T, J, 3), got {tuple(motion.joints.shape)}; write one file each")
+    joints = motion.joints.detach().cpu().double()
+    if motion.rotations is None:
+        rotations, rest = fit_rotations(joints, motion.skeleton)
+    else:
+        rotations = motion.rotations.detach().cpu().double()
+        defect = (rotations.transpose(-1, -2) @ rotations - torch.eye(3, dtype=torch.float64)).abs().amax()
+        if not (defect < 0.01 and (torch.linalg.det(rotations) > 0).all()):
+            raise ValueError(f"{file}: the motion's rotations are no rotation matrices; correct them or leave them out")
+        rotations = quaternion_to_matrix(matrix_to_quaternion(rotations))  # exact ones: places make up for the rest
+    places = local_translations(joints, rotations, motion.skeleton)
+    if motion.rotations is not None:
+        rest = places.mean(dim=0)
+    rest[0] = 0
+    moving = (places - rest).norm(dim=-1).amax(dim=0) > (float("inf") if rigid else _RIGID)
+    moving[0] = True
+    return JointTracks(rotations, places, rest, moving.tolist())
 
 
 def _directions(vectors: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:

@@ -208,6 +208,35 @@ def test_a_small_file_cannot_ask_for_endless_memory(tmp_path):
         read_bvh(write(tmp_path, text + "Frame Time: 0.1\n" + "0\n" * 50_000))
 
 
+def test_rotations_that_are_none_are_refused(tmp_path):
+    for rotations in (
+        torch.zeros(5, 22, 3, 3),
+        -torch.eye(3).expand(5, 22, 3, 3),
+        torch.full((5, 22, 3, 3), torch.nan),
+    ):
+        with pytest.raises(ValueError, match=r"x\.bvh: the motion's rotations are no rotation matrices"):
+            write_bvh(tmp_path / "x.bvh", Motion(torch.zeros(5, 22, 3), 20.0, HUMANML3D_22, rotations))
+    assert not (tmp_path / "x.bvh").exists()
+
+
+def test_joints_come_back_where_rotations_say_something_else(tmp_path):
+    """Features that carry positions and rotations need not agree: the positions are what counts."""
+    motion = random_motion()
+    other = Motion(motion.joints, 20.0, HUMANML3D_22, random_motion(seed=5).rotations)
+    write_bvh(tmp_path / "x.bvh", other)
+    back = read_bvh(tmp_path / "x.bvh")
+    assert error_mm(back.joints, motion.joints) < 0.1
+    torch.testing.assert_close(back.rotations, other.rotations, atol=1e-5, rtol=0)
+
+
+def test_a_packed_file_that_unpacks_endlessly_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "x.bvh.gz").write_bytes(gzip.compress(TINY.encode() + b" " * 1000))
+    assert read_bvh(tmp_path / "x.bvh.gz").fps == 30.0
+    monkeypatch.setattr("lmm.motion.bvh._MAX_UNPACKED", 1000)
+    with pytest.raises(ValueError, match="MiB unpacked; cut it"):
+        read_bvh(tmp_path / "x.bvh.gz")
+
+
 def test_writing_a_batch_is_refused(tmp_path):
     with pytest.raises(ValueError, match="one file each"):
         write_bvh(tmp_path / "x.bvh", Motion(torch.zeros(2, 5, 22, 3), 20.0, HUMANML3D_22))

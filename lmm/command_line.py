@@ -1,0 +1,48 @@
+"""Words of a command line: how they are spelled, and how a typed function is run by them. Never imports torch."""
+
+import inspect
+from collections.abc import Callable, Collection
+
+
+def call(function: Callable[..., None], words: list[str], name: str) -> None:
+    """Run a typed function on command line words; arguments without a default are positional, except ``output``."""
+    from docstring_parser import parse
+    from jsonargparse import ArgumentParser
+
+    doc = parse(function.__doc__ or "")
+    told = {p.arg_name: p.description for p in doc.params}
+    needed = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty and p.name != "output"]
+    parser = ArgumentParser(prog=name, description=doc.short_description)
+    for parameter in needed:
+        many = {"nargs": "+", "type": str} if parameter.annotation == list[str] else {"type": parameter.annotation}
+        parser.add_argument(parameter.name, help=told[parameter.name], **many)
+    parser.add_function_arguments(function, skip={p.name for p in needed}, as_positional=False)
+    function(**vars(parser.parse_args(with_flags(words, flags_of(function)))))
+
+
+def plain_words(words: list[str]) -> list[str]:
+    """Spell ``-o`` and the dashes in options as jsonargparse names them."""
+    out = []
+    for word in words:
+        if word == "-o":
+            word = "--output"
+        elif word.startswith("--") and "-" in word[2:]:
+            name, eq, value = word.partition("=")
+            word = "--" + name[2:].replace("-", "_") + eq + value
+        out.append(word)
+    return out
+
+
+def flags_of(function: Callable[..., object]) -> set[str]:
+    """The parameters that are true or false."""
+    return {name for name, parameter in inspect.signature(function).parameters.items() if parameter.annotation is bool}
+
+
+def with_flags(words: list[str], flags: Collection[str]) -> list[str]:
+    """Say ``true`` behind each flag that stands alone: ``--mirror`` is ``--mirror true``."""
+    out = []
+    for word, following in zip(words, [*words[1:], "-"], strict=True):
+        out.append(word)
+        if word.removeprefix("--") in flags and word.startswith("--") and following.lower() not in ("true", "false"):
+            out.append("true")
+    return out

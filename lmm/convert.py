@@ -1,0 +1,192 @@
+"""``lmm convert``: from any motion format to any other, and the file that was written is read back and measured."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lmm.motion.body import BodyMesh
+    from lmm.motion.motion import Motion
+    from lmm.motion.representations import MotionRepresentation
+
+_DRAWN = (".html", ".mp4", ".gif", ".png")
+_TOLERANCE = 1e-3  # metres
+
+
+def convert(
+    source: str,
+    target: str,
+    representation: str | None = None,
+    to: str | None = None,
+    fps: float | None = None,
+    input_fps: float | None = None,
+    scale: float = 0.01,
+    body: str | None = None,
+    mirror: bool = False,
+    clean_up: bool = False,
+    rigid: bool = False,
+) -> None:
+    """Convert a motion file: .npz .npy .bvh .bvh.gz .amc .glb .gltf in, .npz .npy .bvh .glb .gltf or a picture out.
+
+    Args:
+        source: the file to read; .npy holds joints (T, 22, 3) in metres, or features with --representation.
+        target: the file to write, also .html, .mp4, .gif or .png; .npy gets joints, or features with --to.
+        representation: the input is a .npy of features of this class, say HumanML3DFeatures, or a.module.Class.
+        to: write a .npy of features of this class, in its own frame rate and joints.
+        fps: frame rate to write; left out, that of the input.
+        input_fps: frame rate of an input that tells none (.npy, .amc), or to sample a glTF at.
+        scale: metres per unit of a .bvh.
+        body: SMPL-family model file (.npz, .pkl): the .glb or .gltf shows its skin, in the shape (betas) of the input.
+        mirror: exchange left and right.
+        clean_up: put the motion on the floor and stop sliding feet.
+        rigid: keep bone lengths constant in .bvh and glTF, as some retargeting tools expect.
+
+    Raises:
+        ValueError: what cannot be read or written, or the file does not give the motion back within 1 mm.
+    """
+    from lmm.motion import transforms
+    from lmm.motion.cleanup import clean_up as plant_feet
+    from lmm.motion.files import SAVED, load_caption, load_extra, load_motion
+
+    out = Path(target)
+    ending = out.suffix.lower()
+    _check(out, SAVED, to, body)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if representation is None:
+        motion, caption = load_motion(source, fps=input_fps, scale=scale), load_caption(source)
+    else:
+        motion, caption = _decode(source, _representation(representation), input_fps), ""
+    extra = {name: array for name, array in load_extra(source).items() if name in ("betas", "gender")}
+    if mirror:
+        motion = transforms.mirror(motion)
+    if clean_up:
+        motion = plant_feet(transforms.put_on_floor(motion))
+    if to is not None:
+        _encode(out, motion, _representation(to), fps)
+        return
+    if fps is not None and fps != motion.fps:
+        motion = transforms.resample(motion, fps)
+    if ending in _DRAWN:
+        from lmm.render import draw
+
+        draw(out, [motion], [caption or Path(source).stem])
+        print(f"{out}: {_words(motion)}")
+        return
+    from lmm.motion.files import check_written, save_motion
+    from lmm.motion.gltf import pose_body, write_gltf
+
+    note = ""
+    if body is not None:
+        motion, note = _with_rotations(motion)
+        mesh = _body(body, extra)
+        write_gltf(out, motion, body=mesh, caption=caption, rigid=rigid)
+        motion = pose_body(motion, mesh)
+    else:
+        save_motion(out, motion, caption, extra=extra if ending == ".npz" else None, rigid=rigid)
+    error = check_written(out, motion)
+    if error > _TOLERANCE:
+        cause = (
+            "its bones stretch, or its hips and shoulders shift, which --rigid does not write: leave --rigid out"
+            if rigid
+            else "that is a fault of ours: please report it with the file"
+        )
+        raise ValueError(f"{out} is written, but its joints are up to {1000 * error:.1f} mm off; {cause}")
+    print(f"{out}: {_words(motion)}{note}; read back: {1000 * error:.3f} mm off")
+
+
+def _check(out: Path, saved: tuple[str, ...], to: str | None, body: str | None) -> None:
+    """Refuse before any work is done."""
+    ending = out.suffix.lower()
+    if ending not in (*saved, *_DRAWN):
+        raise ValueError(f"{out}: unknown extension {ending!r}; motions become {', '.join((*saved, *_DRAWN))}")
+    if to is not None and ending != ".npy":
+        raise ValueError(f"{out}: features are written as .npy; call it {out.with_suffix('.npy')} or leave out --to")
+    if body is not None and ending not in (".glb", ".gltf"):
+        raise ValueError(f"{out}: only .glb and .gltf hold the skin of a body; leave out --body")
+
+
+def _words(motion: "Motion") -> str:
+    return f"{motion.num_frames} frames, {motion.skeleton.num_joints} joints, {motion.fps:g} fps"
+
+
+def _representation(name: str) -> "MotionRepresentation":
+    """A representation with its default arguments, by class name or by import path."""
+    import importlib
+
+    from lmm.motion import representations
+
+    module, _, cls = name.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module) if module else representations, cls, None)
+    except ImportError as error:
+        raise ValueError(f"there is no representation {name!r} ({error})") from error
+    if not (isinstance(found, type) and issubclass(found, representations.MotionRepresentation)):
+        raise ValueError(f"there is no representation {name!r}; there are {', '.join(representations.__all__)}")
+    try:
+        return found()
+    except TypeError as error:
+        raise ValueError(f"{name} cannot be made without arguments ({error}); use one that can") from error
+
+
+def _decode(source: str, representation: "MotionRepresentation", input_fps: float | None) -> "Motion":
+    """The motion of a file of features."""
+    import numpy as np
+    import torch
+
+    from lmm.motion.files import load_array
+
+    name, path = type(representation).__name__, Path(source)
+    if path.suffix.lower() != ".npy" or not path.is_file():
+        raise ValueError(f"{source}: features of {name} are read from .npy; there is no such file")
+    array = load_array(path)
+    if array.ndim != 2 or array.shape[1] != representation.dim or not len(array) or array.dtype.kind != "f":
+        raise ValueError(
+            f"{source}: {name} has {representation.dim} features (T, {representation.dim}), got {array.shape} of "
+            f"{array.dtype}; name another --representation"
+        )
+    if not np.isfinite(array).all():
+        raise ValueError(f"{source}: features contain NaN or Inf; repair the clip or leave it out")
+    if input_fps not in (None, representation.fps):
+        raise ValueError(f"{source}: {name} is defined at {representation.fps:g} fps; leave out --input-fps")
+    return representation.decode(torch.from_numpy(array.astype(np.float32)))
+
+
+def _encode(out: Path, motion: "Motion", representation: "MotionRepresentation", fps: float | None) -> None:
+    """Write features in the representation's frame rate and joints, and compare what was written."""
+    import numpy as np
+
+    from lmm.motion.files import load_array
+    from lmm.motion.transforms import resample, select
+
+    name = type(representation).__name__
+    if fps not in (None, representation.fps):
+        raise ValueError(f"{out}: {name} is defined at {representation.fps:g} fps; leave out --fps")
+    if motion.fps != representation.fps:
+        motion = resample(motion, representation.fps)
+    features = representation.encode(select(motion, representation.skeleton)).float().numpy()
+    np.save(out, features, allow_pickle=False)
+    if not np.array_equal(load_array(out), features):
+        raise ValueError(f"{out} is written, but reads back differently; is the disk full?")
+    print(f"{out}: {len(features)} rows of {features.shape[1]} features ({name}, {representation.fps:g} fps)")
+
+
+def _with_rotations(motion: "Motion") -> "tuple[Motion, str]":
+    """A motion that can pose a body, and a word about rotations that had to be fitted."""
+    from dataclasses import replace
+
+    from lmm.motion.kinematics import fit_rotations
+
+    if motion.rotations is not None:
+        return motion, ""
+    return replace(motion, rotations=fit_rotations(motion.joints, motion.skeleton)[0]), ", rotations fitted to joints"
+
+
+def _body(file: str, extra: dict) -> "BodyMesh":
+    """The skin of a body model file, in the shape that the input's ``betas`` say, else in its mean shape."""
+    import numpy as np
+    import torch
+
+    from lmm.motion.body import BodyModel
+
+    model = BodyModel(file)
+    betas = np.asarray(extra.get("betas", np.zeros(1)), np.float32).ravel()
+    return model.mesh(torch.from_numpy(betas[: model.num_betas]))

@@ -1,0 +1,185 @@
+"""Arrays out of foreign files, without running anything in them: ``.npy``, ``.npz``, pickled dictionaries of arrays.
+
+Body models are still published as pickles of numpy, scipy.sparse and chumpy objects. The unpickler here knows arrays
+and nothing else: a sparse matrix comes back dense, of a chumpy array its value, and chumpy need not be installed.
+"""
+
+import pickle
+import struct
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_UNREADABLE = (
+    *(OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, MemoryError, OverflowError, RuntimeError),
+    *(SyntaxError, SystemError, struct.error, tokenize.TokenError, zlib.error, zipfile.BadZipFile),
+    pickle.UnpicklingError,
+)
+_LARGEST = 10**8  # numbers that a sparse matrix may unfold to
+
+
+def read_npy(file: Path) -> np.ndarray:
+    """The array of an ``.npy``.
+
+    Raises:
+        ValueError: the file is no array, is broken, or pickled.
+    """
+    try:
+        array = np.load(file, allow_pickle=False, mmap_mode="r")  # a header that lies about its size allocates nothing
+        if not isinstance(array, np.ndarray):
+            raise ValueError("it is an archive")
+        return np.array(array)
+    except _UNREADABLE as error:
+        raise ValueError(
+            f"{file} is no readable .npy ({_first_line(error)}); get it again from its publisher"
+        ) from None
+
+
+def read_npz(file: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Those of the named arrays that an ``.npz`` has; the others in it are not touched.
+
+    Raises:
+        ValueError: the file is no archive, is broken, or one of these arrays is pickled.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in names if name in archive.files}
+    except _UNREADABLE as error:
+        raise ValueError(
+            f"{file} is no readable .npz ({_first_line(error)}); get it again from its publisher"
+        ) from None
+
+
+def read_pickle(file: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """Those of the named arrays that a pickled dictionary has.
+
+    Raises:
+        ValueError: the file is broken, holds something else, or wants anything but arrays to be loaded.
+    """
+    try:
+        with file.open("rb") as handle:
+            content = _Arrays(handle, encoding="latin1").load()
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds a {type(content).__name__}, no dictionary of arrays")
+        return {name: _plain(content[name]) for name in names if name in content}
+    except _UNREADABLE as error:
+        raise ValueError(
+            f"{file} is no readable .pkl ({_first_line(error)}); get it again from its publisher"
+        ) from None
+
+
+class _Stub:
+    """Stands for a foreign object: keeps its state, runs none of its code."""
+
+    state: Any = None
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+class _Array(_Stub):
+    """A numpy array; numpy's own unpickling trusts flags that come out of the file."""
+
+
+class _Dtype(_Stub):
+    """A numpy dtype."""
+
+    def __init__(self, code: str, *_: Any) -> None:
+        self.code = code
+
+
+class _Columns(_Stub):
+    """A scipy.sparse matrix, compressed by columns."""
+
+
+class _Rows(_Stub):
+    """A scipy.sparse matrix, compressed by rows."""
+
+
+def _empty(*_: Any) -> _Array:
+    return _Array()
+
+
+def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any, *_: Any) -> _Array:
+    """How numpy pickles with protocol 5."""
+    array = _Array()
+    array.state = (1, shape, dtype, order == "F", data)
+    return array
+
+
+def _rebuild(cls: Any, *_: Any) -> _Stub:
+    """What copyreg does for pickles of protocols 0 and 1, for stubs only."""
+    if not (isinstance(cls, type) and issubclass(cls, _Stub)):
+        raise pickle.UnpicklingError(f"it wants to build a {cls}")
+    return cls()
+
+
+def _latin1(text: str, _: str) -> bytes:
+    """How Python 3 writes bytes into pickles of old protocols."""
+    return text.encode("latin1")
+
+
+_NUMPY: dict[str, Any] = {"ndarray": _Array, "dtype": _Dtype, "_reconstruct": _empty, "_frombuffer": _from_buffer}
+_NUMPY["scalar"] = _Stub
+_OTHERS: dict[tuple[str, str], Any] = {
+    ("_codecs", "encode"): _latin1,
+    ("copy_reg", "_reconstructor"): _rebuild,
+    ("copyreg", "_reconstructor"): _rebuild,
+    ("__builtin__", "object"): object,
+    ("builtins", "object"): object,
+}
+
+
+class _Arrays(pickle.Unpickler):
+    """Unpickles stubs and plain values and nothing else, so that a foreign file cannot run code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """One of the few names that arrays are pickled with; matched as a whole, so no attribute of theirs either."""
+        room = module.partition(".")[0]
+        if room == "numpy" and name in _NUMPY:
+            return _NUMPY[name]
+        if room == "chumpy":
+            return _Stub
+        if module.startswith("scipy.sparse") and name in ("csc_matrix", "csr_matrix"):
+            return _Columns if name == "csc_matrix" else _Rows
+        if (module, name) in _OTHERS:
+            return _OTHERS[module, name]
+        raise pickle.UnpicklingError(f"it wants to load {module}.{name}, which no array needs")
+
+
+def _plain(value: Any) -> np.ndarray:
+    """An array out of what was unpickled."""
+    if isinstance(value, _Array):
+        _, shape, dtype, columns_first, data = value.state
+        kind = np.dtype(dtype.code).newbyteorder(dtype.state[1] if dtype.state[1] in "<>" else "=")
+        if kind.kind not in "fiu" or not isinstance(data, str | bytes | bytearray):
+            raise ValueError(f"expected arrays of numbers, found one of {kind}")
+        data = data.encode("latin1") if isinstance(data, str) else data
+        return np.frombuffer(data, kind).reshape(shape, order="F" if columns_first else "C")
+    if isinstance(value, _Columns | _Rows):
+        state = value.state
+        starts, members, data = (_plain(state[name]) for name in ("indptr", "indices", "data"))
+        lines = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+        if len(members) and members.min() < 0:
+            raise ValueError("a sparse matrix has negative indices")
+        rows, columns = state["_shape"] if "_shape" in state else state["shape"]
+        if rows * columns > _LARGEST:
+            raise ValueError(f"a sparse matrix of {rows} x {columns} is too large")
+        dense = np.zeros((rows, columns))
+        np.add.at(dense, (members, lines) if isinstance(value, _Columns) else (lines, members), data)
+        return dense
+    if isinstance(value, _Stub) and isinstance(value.state, dict) and "x" in value.state:
+        return _plain(value.state["x"])
+    what = "a chumpy expression; evaluate it and save the arrays as .npz" if isinstance(value, _Stub) else type(value)
+    raise ValueError(f"expected arrays of numbers, found {what}")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
