@@ -5,11 +5,11 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent / "lmm"
 FLOORS = [
-    {"motion", "batch", "training", "runs", "__init__"},
+    {"motion", "batch", "training", "runs", "command_line", "__init__"},
     {"data", "metrics", "render"},
     {"tokenizers", "writers"},
     {"llm"},
-    {"cli", "commands", "demo"},
+    {"cli", "commands", "convert", "data_import", "demo"},
     {"__main__"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
@@ -63,7 +63,12 @@ def test_forbidden_names():
 
 
 def test_no_file_outgrows_its_reader():
-    reasons = {"motion/bvh.py": "each of its refusals names line and remedy", "llm/base.py": "one life, told in order"}
+    refusals = "each of its refusals names line and remedy"
+    reasons = {
+        "motion/bvh.py": refusals,
+        "motion/asfamc.py": refusals,
+        "llm/base.py": "one life, told in order",
+    }
     for file in PACKAGE.rglob("*.py"):
         name = str(file.relative_to(PACKAGE))
         assert name in reasons or len(file.read_text().splitlines()) <= 300, name

@@ -66,14 +66,14 @@ def read_pickle(file: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
             content = _Arrays(handle, encoding="latin1").load()
         if not isinstance(content, dict):
             raise ValueError(f"it holds a {type(content).__name__}, no dictionary of arrays")
-        return {name: _plain(content[name]) for name in names if name in content}
+        return {name: plain_array(content[name]) for name in names if name in content}
     except _UNREADABLE as error:
         raise ValueError(
             f"{file} is no readable .pkl ({_first_line(error)}); get it again from its publisher"
         ) from None
 
 
-class _Stub:
+class Stub:
     """Stands for a foreign object: keeps its state, runs none of its code."""
 
     state: Any = None
@@ -84,39 +84,39 @@ class _Stub:
         self.state = state
 
 
-class _Array(_Stub):
+class PickledArray(Stub):
     """A numpy array; numpy's own unpickling trusts flags that come out of the file."""
 
 
-class _Dtype(_Stub):
+class _Dtype(Stub):
     """A numpy dtype."""
 
     def __init__(self, code: str, *_: Any) -> None:
         self.code = code
 
 
-class _Columns(_Stub):
+class _Columns(Stub):
     """A scipy.sparse matrix, compressed by columns."""
 
 
-class _Rows(_Stub):
+class _Rows(Stub):
     """A scipy.sparse matrix, compressed by rows."""
 
 
-def _empty(*_: Any) -> _Array:
-    return _Array()
+def _empty(*_: Any) -> PickledArray:
+    return PickledArray()
 
 
-def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any, *_: Any) -> _Array:
+def array_from_buffer(data: Any, dtype: Any, shape: Any, order: Any, *_: Any) -> PickledArray:
     """How numpy pickles with protocol 5."""
-    array = _Array()
+    array = PickledArray()
     array.state = (1, shape, dtype, order == "F", data)
     return array
 
 
-def _rebuild(cls: Any, *_: Any) -> _Stub:
+def _rebuild(cls: Any, *_: Any) -> Stub:
     """What copyreg does for pickles of protocols 0 and 1, for stubs only."""
-    if not (isinstance(cls, type) and issubclass(cls, _Stub)):
+    if not (isinstance(cls, type) and issubclass(cls, Stub)):
         raise pickle.UnpicklingError(f"it wants to build a {cls}")
     return cls()
 
@@ -126,8 +126,13 @@ def _latin1(text: str, _: str) -> bytes:
     return text.encode("latin1")
 
 
-_NUMPY: dict[str, Any] = {"ndarray": _Array, "dtype": _Dtype, "_reconstruct": _empty, "_frombuffer": _from_buffer}
-_NUMPY["scalar"] = _Stub
+NUMPY_NAMES: dict[str, Any] = {
+    "ndarray": PickledArray,
+    "dtype": _Dtype,
+    "_reconstruct": _empty,
+    "_frombuffer": array_from_buffer,
+    "scalar": Stub,
+}
 _OTHERS: dict[tuple[str, str], Any] = {
     ("_codecs", "encode"): _latin1,
     ("copy_reg", "_reconstructor"): _rebuild,
@@ -143,10 +148,10 @@ class _Arrays(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """One of the few names that arrays are pickled with; matched as a whole, so no attribute of theirs either."""
         room = module.partition(".")[0]
-        if room == "numpy" and name in _NUMPY:
-            return _NUMPY[name]
+        if room == "numpy" and name in NUMPY_NAMES:
+            return NUMPY_NAMES[name]
         if room == "chumpy":
-            return _Stub
+            return Stub
         if module.startswith("scipy.sparse") and name in ("csc_matrix", "csr_matrix"):
             return _Columns if name == "csc_matrix" else _Rows
         if (module, name) in _OTHERS:
@@ -154,9 +159,9 @@ class _Arrays(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it wants to load {module}.{name}, which no array needs")
 
 
-def _plain(value: Any) -> np.ndarray:
+def plain_array(value: Any) -> np.ndarray:
     """An array out of what was unpickled."""
-    if isinstance(value, _Array):
+    if isinstance(value, PickledArray):
         _, shape, dtype, columns_first, data = value.state
         kind = np.dtype(dtype.code).newbyteorder(dtype.state[1] if dtype.state[1] in "<>" else "=")
         if kind.kind not in "fiu" or not isinstance(data, str | bytes | bytearray):
@@ -165,7 +170,7 @@ def _plain(value: Any) -> np.ndarray:
         return np.frombuffer(data, kind).reshape(shape, order="F" if columns_first else "C")
     if isinstance(value, _Columns | _Rows):
         state = value.state
-        starts, members, data = (_plain(state[name]) for name in ("indptr", "indices", "data"))
+        starts, members, data = (plain_array(state[name]) for name in ("indptr", "indices", "data"))
         lines = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
         if len(members) and members.min() < 0:
             raise ValueError("a sparse matrix has negative indices")
@@ -175,9 +180,9 @@ def _plain(value: Any) -> np.ndarray:
         dense = np.zeros((rows, columns))
         np.add.at(dense, (members, lines) if isinstance(value, _Columns) else (lines, members), data)
         return dense
-    if isinstance(value, _Stub) and isinstance(value.state, dict) and "x" in value.state:
-        return _plain(value.state["x"])
-    what = "a chumpy expression; evaluate it and save the arrays as .npz" if isinstance(value, _Stub) else type(value)
+    if isinstance(value, Stub) and isinstance(value.state, dict) and "x" in value.state:
+        return plain_array(value.state["x"])
+    what = "a chumpy expression; evaluate it and save the arrays as .npz" if isinstance(value, Stub) else type(value)
     raise ValueError(f"expected arrays of numbers, found {what}")
 
 

@@ -8,12 +8,12 @@ from the end. Joints are found by name, so any skeleton with the field's names (
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from lmm.motion.kinematics import fit_rotations, local_translations, world_rotations
 from lmm.motion.motion import Motion
-from lmm.motion.rotations import matrix_to_quaternion, quaternion_slerp, quaternion_to_matrix
+from lmm.motion.rotations import matrix_to_quaternion, quaternion_to_matrix
 from lmm.motion.skeleton import HUMANML3D_22, Skeleton
 
 _MAX_FRAMES = 5_000_000
@@ -22,8 +22,8 @@ _MAX_FRAMES = 5_000_000
 def resample(motion: Motion, fps: float) -> Motion:
     """The same motion at another frame rate, from its first frame on; nothing is extrapolated.
 
-    Every n-th frame where the rates divide. Otherwise rotations are interpolated on the sphere (fitted ones where the
-    motion has none, so that bones keep their length) and the root linearly.
+    Every n-th frame where the rates divide. Otherwise a Catmull-Rom spline goes through the frames: of local
+    quaternions (fitted ones where the motion has none, so that bones keep their length) and of the root's path.
 
     Raises:
         ValueError: a frame rate that is not positive, or so high that the result would be absurdly long.
@@ -34,24 +34,17 @@ def resample(motion: Motion, fps: float) -> Motion:
     count = int((motion.num_frames - 1) / ratio + 1e-6) + 1
     if count > _MAX_FRAMES:
         raise ValueError(f"{motion.seconds:.0f} s at {fps:g} fps would be {count} frames; give a lower frame rate")
-    step = round(ratio)
-    if step >= 1 and abs(ratio - step) < 1e-6:
+    step = max(round(ratio), 1)
+    if abs(ratio - step) < 1e-6 or motion.num_frames == 1:
         return replace(_frames(motion, slice(None, None, step)), fps=float(fps))
     rotations = motion.rotations
     if rotations is None:
         rotations, _ = fit_rotations(motion.joints, motion.skeleton)
     places = local_translations(motion.joints, rotations, motion.skeleton)
-    time = (torch.arange(count, dtype=torch.float64, device=motion.joints.device) * ratio).clamp_max(
-        motion.num_frames - 1
-    )
-    before = time.long().clamp_max(max(motion.num_frames - 2, 0))
-    after = (before + 1).clamp_max(motion.num_frames - 1)
-    part = (time - before).to(motion.joints)[:, None, None]
-    places = torch.lerp(places.index_select(-3, before), places.index_select(-3, after), part)
-    quaternions = matrix_to_quaternion(rotations)
-    turns = quaternion_slerp(quaternions.index_select(-3, before), quaternions.index_select(-3, after), part)
-    rotations = quaternion_to_matrix(turns)
-    joints = _place(rotations, places, motion.skeleton)
+    time = torch.arange(count, dtype=torch.float64, device=motion.joints.device) * ratio
+    turns = _spline(_continuous(matrix_to_quaternion(rotations)), time)
+    rotations = quaternion_to_matrix(torch.nn.functional.normalize(turns, dim=-1))
+    joints = _place(rotations, _spline(places, time), motion.skeleton)
     return Motion(joints, float(fps), motion.skeleton, None if motion.rotations is None else rotations)
 
 
@@ -196,6 +189,24 @@ def to_uniform_skeleton(motion: Motion) -> Motion:
 def _frames(motion: Motion, frames: slice) -> Motion:
     rotations = None if motion.rotations is None else motion.rotations[..., frames, :, :, :]
     return replace(motion, joints=motion.joints[..., frames, :, :], rotations=rotations)
+
+
+def _continuous(quaternions: Float[Tensor, "*B T J 4"]) -> Float[Tensor, "*B T J 4"]:
+    """The same rotations, each with the sign that is nearer to the frame before."""
+    flips = (quaternions[..., 1:, :, :] * quaternions[..., :-1, :, :]).sum(-1, keepdim=True) < 0
+    signs = torch.where(flips, -1.0, 1.0).to(quaternions).cumprod(dim=-3)
+    return torch.cat([quaternions[..., :1, :, :], quaternions[..., 1:, :, :] * signs], dim=-3)
+
+
+def _spline(x: Float[Tensor, "*B T J C"], time: Float64[Tensor, " t"]) -> Float[Tensor, "*B t J C"]:
+    """Catmull-Rom spline through the frames, at ``time`` in frames; beyond the ends it goes on straight."""
+    last = x.shape[-3] - 1
+    first, end = x[..., :1, :, :], x[..., -1:, :, :]
+    x = torch.cat([2 * first - x[..., 1:2, :, :], x, 2 * end - x[..., -2:-1, :, :]], dim=-3)
+    before = time.floor().clamp_max(last - 1)
+    u = (time - before).to(x)[:, None, None]
+    a, b, c, d = (x.index_select(-3, before.long() + k) for k in range(4))
+    return b + u / 2 * (c - a + u * (2 * a - 5 * b + 4 * c - d + u * (3 * (b - c) + d - a)))
 
 
 def _other_side(name: str) -> str:

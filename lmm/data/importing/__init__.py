@@ -123,21 +123,20 @@ def _run(
 
 def _import_file(source: RawSource, out: Path, options: ImportOptions, file: Path) -> tuple[list[dict[str, Any]], str]:
     """Write all clips of one file; all of them or, with a reason, none."""
-    described = {"file": _relative(source, file), "licence": source.licence}
     clips, lines = [], []
     try:
-        described["sha256"] = _sha256(file)
         for recording in source.read(file):
             for clip in clips_of(recording, options):
                 refuse(clip)
                 clips.append(clip)
-                lines.append(described | _describe(recording, clip))
+                lines.append(_describe(recording, clip))
+        origin = {"file": _relative(source, file), "sha256": _sha256(file), "licence": source.licence}
     except Exception as error:  # whatever a foreign file does to a reader, the other files still have to be read
         known = isinstance(error, ValueError | OSError)
         return [], str(error) if known else f"{type(error).__name__}: {error} (not foreseen: please report it)"
     for clip in clips:  # outside of the try: a full disk is no fault of the file
         write_clip(clip, out)
-    return lines, "" if lines else "holds no recording"
+    return [origin | line for line in lines], "" if lines else "holds no recording"
 
 
 def _describe(recording: Recording, clip: Recording) -> dict[str, Any]:

@@ -91,7 +91,7 @@ class HumanML3D(MotionSource):
         files += [(file.name, file.stat()) for name in ("Mean.npy", "Std.npy") if (file := self.folder / name).exists()]
         for name in ("new_joint_vecs", "motions", "new_joints", "texts"):
             if (self.folder / name).is_dir():
-                files += _scan(str(self.folder / name), name)
+                files += scan_files(str(self.folder / name), name)
         for name, stat in sorted(files, key=lambda entry: entry[0]):
             digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
         return digest.hexdigest()
@@ -136,7 +136,7 @@ class HumanML3D(MotionSource):
         files = [self.folder / "Mean.npy", self.folder / "Std.npy"]
         if not self._reads_vectors(representation) or not all(file.exists() for file in files):
             return None
-        mean, std = (_load(file, "delete it: then the statistics are computed from train") for file in files)
+        mean, std = (load_tensor(file, "delete it: then the statistics are computed from train") for file in files)
         return (mean, std) if mean.shape == std.shape == (representation.dim,) else None
 
     def _reads_vectors(self, representation: MotionRepresentation) -> bool:
@@ -167,7 +167,7 @@ class HumanML3D(MotionSource):
     def _array(self, kind: str, clip: str, shape: tuple[int, ...]) -> Tensor:
         file = self.folder / kind / f"{clip}.npy"
         remedy = f"repair it, or leave {clip} out with the source's argument skip"
-        array = _load(file, remedy)
+        array = load_tensor(file, remedy)
         if array.ndim != len(shape) + 1 or tuple(array.shape[1:]) != shape or len(array) == 0:
             want = ", ".join(map(str, shape))
             raise ValueError(f"{file} has shape {tuple(array.shape)}, expected (T, {want}); {remedy}")
@@ -226,7 +226,8 @@ def _seconds(field: str) -> float:
     return value
 
 
-def _load(file: Path, remedy: str) -> Tensor:
+def load_tensor(file: Path, remedy: str) -> Tensor:
+    """An array of a data set, float32; ``remedy`` ends the message of the ``ValueError`` where it cannot be read."""
     try:
         return torch.from_numpy(np.load(file, allow_pickle=False).astype(np.float32))
     except FileNotFoundError:
@@ -235,13 +236,13 @@ def _load(file: Path, remedy: str) -> Tensor:
         raise ValueError(f"{file} is not a readable array ({error}); {remedy}") from None
 
 
-def _scan(folder: str, name: str) -> list[tuple[str, os.stat_result]]:
+def scan_files(folder: str, name: str) -> list[tuple[str, os.stat_result]]:
     """(relative name, stat) of every file below; scandir is several times faster than Path.rglob on 10^5 files."""
     found = []
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir():
-                found += _scan(entry.path, f"{name}/{entry.name}")
+                found += scan_files(entry.path, f"{name}/{entry.name}")
             else:
                 found.append((f"{name}/{entry.name}", entry.stat()))
     return found

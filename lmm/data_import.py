@@ -1,0 +1,115 @@
+"""`lmm data import FORMAT FOLDER -o OUT`: the command line of `lmm.data.importing`.
+
+FORMAT is a module of `lmm.data.sources.raw` (its one `RawSource` is taken), or the import path of a class of your own.
+Its arguments, those of `ImportOptions` and a few of this command are the options.
+"""
+
+import difflib
+import importlib
+import os
+import pkgutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser
+
+from lmm.command_line import flags_of, with_flags
+from lmm.data.importing import ImportOptions, import_recordings
+from lmm.data.sources import raw
+from lmm.data.sources.raw.base import RawSource
+
+
+def data_import(words: list[str]) -> None:
+    """Bring raw recordings into the layout that everything here trains from.
+
+    Args:
+        words: the command line behind ``lmm data import``.
+
+    Raises:
+        ValueError: no such format, or what `import_recordings` raises.
+    """
+    if not words or words[0].startswith("-"):
+        print(_formats())
+        return
+    cls = _find(words[0])
+    parser = ArgumentParser(prog=f"lmm data import {words[0]}", description=(cls.__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=str, help="folder with the recordings")
+    parser.add_argument("--output", "-o", type=str, required=True, help="folder to make, or to go on with")
+    parser.add_argument("--num_workers", type=int, default=os.cpu_count() or 1, help="reading processes (0: none)")
+    parser.add_argument("--strict", type=bool, default=False, help="fail if any file had to go to quarantine")
+    own = parser.add_class_arguments(cls, skip={"folder"})
+    options = parser.add_class_arguments(ImportOptions)
+    flags = flags_of(cls) | flags_of(ImportOptions) | {"strict"}
+    given = vars(parser.parse_args(with_flags(words[1:], flags)))
+    arguments = {key: given[key] for key in own}
+    source = cls(given["folder"], **arguments)
+    settings = {"format": f"{cls.__module__}.{cls.__qualname__}", "folder": str(source.folder.resolve()), **arguments}
+    chosen = ImportOptions(**{key: given[key] for key in options})
+    manifest, quarantine = import_recordings(
+        source, given["output"], chosen, settings=settings, num_workers=given["num_workers"]
+    )
+    _tell(Path(given["output"]), manifest, quarantine)
+    if quarantine and given["strict"]:
+        raise ValueError(f"{len(quarantine)} files went to quarantine and --strict was given")
+
+
+def _modules() -> dict[str, str]:
+    return {m.name: f"{raw.__name__}.{m.name}" for m in pkgutil.iter_modules(raw.__path__) if m.name != "base"}
+
+
+def _formats() -> str:
+    modules = _modules()
+    lines = {
+        name: (importlib.import_module(path).__doc__ or "").strip().splitlines()[0] for name, path in modules.items()
+    }
+    width = max(map(len, lines))
+    usage = "usage: lmm data import FORMAT FOLDER -o OUT [options]    (lmm data import FORMAT --help lists them)"
+    return "\n".join([usage, "", *(f"  {name:<{width}}  {line}" for name, line in lines.items())])
+
+
+def _find(name: str) -> type[RawSource]:
+    """The class that a format's name, or an import path, stands for."""
+    modules, (path, _, attribute) = _modules(), name.rpartition(".")
+    if path:
+        found = getattr(importlib.import_module(path), attribute, None)
+        if not (isinstance(found, type) and issubclass(found, RawSource)):
+            raise ValueError(f"{name} is no RawSource; write one after lmm/data/sources/raw/base.py")
+        return found
+    if name.lower() not in modules:
+        near = difflib.get_close_matches(name.lower(), modules, n=1)
+        raise ValueError(
+            f"there is no format {name!r}" + (f"; did you mean {near[0]}?" if near else "") + f"\n\n{_formats()}"
+        )
+    module = importlib.import_module(modules[name.lower()])
+    (found,) = (
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, RawSource) and value.__module__ == module.__name__
+    )
+    return found
+
+
+def _tell(out: Path, manifest: list[dict[str, Any]], quarantine: list[dict[str, str]]) -> None:
+    """What an import did, and what to type next."""
+    files = len({line["file"] for line in manifest})
+    minutes = sum(line["frames"] / line["fps"] for line in manifest) / 60
+    splits = Counter(line["split"] for line in manifest)
+    print(
+        f"{out}: {len(manifest)} clips ({minutes:.1f} min) from {files} files; "
+        + ", ".join(f"{split} {count}" for split, count in splits.items())
+    )
+    for flag, count in Counter(flag for line in manifest for flag in line["flags"]).most_common():
+        print(f"  {count} clips: {flag}")
+    if quarantine:
+        print(f"  {len(quarantine)} files could not be read; {out / 'quarantine.jsonl'} says why:")
+        for line in quarantine[:5]:
+            print(f"    {line['reason']}")
+    long = sum(line["frames"] / line["fps"] >= 10 for line in manifest)
+    if long:
+        print(f"  {long} clips last 10 s or longer, which training leaves out: import with --window 9.8 to cut them")
+    rest = "" if all(line["captions"] for line in manifest) else " --data.source.require_captions false"
+    print(
+        f"next: lmm data check {out}\n"
+        f"      lmm fit --config tokenizer_lfq2d.yaml --config data/folder.yaml --data.source.folder {out}{rest}"
+    )
