@@ -87,18 +87,26 @@ def generate(
         print(file)
 
 
-def reconstruct(file: str, output: str, model: str = "runs/tokenizer_lfq2d/checkpoints/last.ckpt") -> None:
+def reconstruct(
+    file: str,
+    output: str,
+    model: str = "runs/tokenizer_lfq2d/checkpoints/last.ckpt",
+    format: str | None = None,
+) -> None:
     """Encode a motion to tokens, decode it again, and draw the original beside the reconstruction.
 
     Args:
-        file: .npz, .npy or .bvh on the 22 joints of HumanML3D at the tokenizer's frame rate.
+        file: a motion file on the tokenizer's joints; another frame rate is resampled.
         output: -o FILE; .html (viewer), .mp4, .gif or .png (a strip of poses).
         model: checkpoint of a motion tokenizer.
+        format: read the file as this format of `lmm data import` (bvh, asfamc, amass, ...): mapped to SMPL's joints.
     """
+    from lmm.data.sources.raw import read_recording
     from lmm.motion.files import load_motion
+    from lmm.motion.transforms import resample, select
 
     path = _output(output, DRAWN)
-    motion = load_motion(file)
+    motion = load_motion(file) if format is None else read_recording(file, format).motion
     import torch
 
     from lmm.metrics.physics import physics
@@ -108,7 +116,10 @@ def reconstruct(file: str, output: str, model: str = "runs/tokenizer_lfq2d/check
     from lmm.training import load_module
 
     tokenizer = load_module(model, MotionTokenizer)
-    features = tokenizer.representation.encode(motion)[None]
+    if motion.fps != tokenizer.representation.fps:
+        print(f"resampled {motion.fps:g} to {tokenizer.representation.fps:g} fps")
+        motion = resample(motion, tokenizer.representation.fps)
+    features = tokenizer.representation.encode(select(motion, tokenizer.representation.skeleton))[None]
     mask = torch.ones(features.shape[:2], dtype=torch.bool)
     tokens = tokenizer.encode(features, mask)
     pair = [tokenizer.representation.decode(f[0]) for f in (features, tokenizer.decode(tokens)[:, : mask.shape[1]])]

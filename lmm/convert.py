@@ -15,6 +15,7 @@ _TOLERANCE = 1e-3  # metres
 def convert(
     source: str,
     target: str,
+    format: str | None = None,
     representation: str | None = None,
     to: str | None = None,
     fps: float | None = None,
@@ -30,10 +31,11 @@ def convert(
     Args:
         source: the file to read; .npy holds joints (T, 22, 3) in metres, or features with --representation.
         target: the file to write, also .html, .mp4, .gif or .png; .npy gets joints, or features with --to.
+        format: read the input as this format of `lmm data import` (bvh, asfamc, amass, ...): mapped to SMPL's joints.
         representation: the input is a .npy of features of this class, say HumanML3DFeatures, or a.module.Class.
         to: write a .npy of features of this class, in its own frame rate and joints.
         fps: frame rate to write; left out, that of the input.
-        input_fps: frame rate of an input that tells none (.npy, .amc), or to sample a glTF at.
+        input_fps: frame rate of an input that tells none (.npy, .amc, some formats), or to sample a glTF at.
         scale: metres per unit of a .bvh.
         body: SMPL-family model file (.npz, .pkl): the .glb or .gltf shows its skin, in the shape (betas) of the input.
         mirror: exchange left and right.
@@ -51,11 +53,21 @@ def convert(
     ending = out.suffix.lower()
     _check(out, SAVED, to, body)
     out.parent.mkdir(parents=True, exist_ok=True)
-    if representation is None:
-        motion, caption = load_motion(source, fps=input_fps, scale=scale), load_caption(source)
+    caption, extra = "", {}
+    if format is not None:
+        if representation is not None:
+            raise ValueError("--format and --representation both say what the input is; give one of them")
+        from lmm.data.sources.raw import read_recording
+
+        recording = read_recording(source, format, source_fps=input_fps)
+        motion, extra = recording.motion, recording.extra
+        caption = recording.captions[0].text if recording.captions else ""
+        print(*recording.operations, sep="\n")
+    elif representation is not None:
+        motion = _decode(source, _representation(representation), input_fps)
     else:
-        motion, caption = _decode(source, _representation(representation), input_fps), ""
-    extra = {name: array for name, array in load_extra(source).items() if name in ("betas", "gender")}
+        motion, caption = load_motion(source, fps=input_fps, scale=scale), load_caption(source)
+        extra = {name: array for name, array in load_extra(source).items() if name in ("betas", "gender")}
     if mirror:
         motion = transforms.mirror(motion)
     if clean_up:

@@ -4,10 +4,7 @@ FORMAT is a module of `lmm.data.sources.raw` (its one `RawSource` is taken), or 
 Its arguments, those of `ImportOptions` and a few of this command are the options.
 """
 
-import difflib
-import importlib
 import os
-import pkgutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,8 +13,7 @@ from jsonargparse import ArgumentParser
 
 from lmm.command_line import flags_of, with_flags
 from lmm.data.importing import ImportOptions, import_recordings
-from lmm.data.sources import raw
-from lmm.data.sources.raw.base import RawSource
+from lmm.data.sources.raw import find_format, formats
 
 
 def data_import(words: list[str]) -> None:
@@ -32,7 +28,7 @@ def data_import(words: list[str]) -> None:
     if not words or words[0].startswith("-"):
         print(_formats())
         return
-    cls = _find(words[0])
+    cls = find_format(words[0])
     parser = ArgumentParser(prog=f"lmm data import {words[0]}", description=(cls.__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=str, help="folder with the recordings")
     parser.add_argument("--output", "-o", type=str, required=True, help="folder to make, or to go on with")
@@ -54,40 +50,10 @@ def data_import(words: list[str]) -> None:
         raise ValueError(f"{len(quarantine)} files went to quarantine and --strict was given")
 
 
-def _modules() -> dict[str, str]:
-    return {m.name: f"{raw.__name__}.{m.name}" for m in pkgutil.iter_modules(raw.__path__) if m.name != "base"}
-
-
 def _formats() -> str:
-    modules = _modules()
-    lines = {
-        name: (importlib.import_module(path).__doc__ or "").strip().splitlines()[0] for name, path in modules.items()
-    }
-    width = max(map(len, lines))
+    width = max(map(len, formats()))
     usage = "usage: lmm data import FORMAT FOLDER -o OUT [options]    (lmm data import FORMAT --help lists them)"
-    return "\n".join([usage, "", *(f"  {name:<{width}}  {line}" for name, line in lines.items())])
-
-
-def _find(name: str) -> type[RawSource]:
-    """The class that a format's name, or an import path, stands for."""
-    modules, (path, _, attribute) = _modules(), name.rpartition(".")
-    if path:
-        found = getattr(importlib.import_module(path), attribute, None)
-        if not (isinstance(found, type) and issubclass(found, RawSource)):
-            raise ValueError(f"{name} is no RawSource; write one after lmm/data/sources/raw/base.py")
-        return found
-    if name.lower() not in modules:
-        near = difflib.get_close_matches(name.lower(), modules, n=1)
-        raise ValueError(
-            f"there is no format {name!r}" + (f"; did you mean {near[0]}?" if near else "") + f"\n\n{_formats()}"
-        )
-    module = importlib.import_module(modules[name.lower()])
-    (found,) = (
-        value
-        for value in vars(module).values()
-        if isinstance(value, type) and issubclass(value, RawSource) and value.__module__ == module.__name__
-    )
-    return found
+    return "\n".join([usage, "", *(f"  {name:<{width}}  {line}" for name, line in formats().items())])
 
 
 def _tell(out: Path, manifest: list[dict[str, Any]], quarantine: list[dict[str, str]]) -> None:

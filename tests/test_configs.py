@@ -55,7 +55,10 @@ def test_main_configs(place, name, monkeypatch):
     assert torch.load("runs/main/checkpoints/last.ckpt", weights_only=True)["global_step"] == 4
 
 
-@pytest.mark.parametrize("name", [n for n in config_names() if n.startswith(("size/", "ablations/", "representation/"))])
+OVERLAYS = ("size/", "ablations/", "representation/")
+
+
+@pytest.mark.parametrize("name", [n for n in config_names() if n.startswith(OVERLAYS)])
 def test_overlays(place, name, monkeypatch):
     base = (CONFIGS / name).read_text().split()[4]  # "# lmm fit --config BASE --config NAME"
     lmm(monkeypatch, "fit", "--config", base, "--config", name, *size_of(base), "--trainer.default_root_dir=runs/over")

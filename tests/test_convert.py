@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,10 @@ def clip() -> Motion:
     return Motion(torch.from_numpy(make_clip(3)[1]), 20.0, HUMANML3D_22)
 
 
+MIXAMO = (
+    "Hips LeftUpLeg RightUpLeg Spine LeftLeg RightLeg Spine1 LeftFoot RightFoot Spine2 LeftToeBase RightToeBase Neck "
+    "LeftShoulder RightShoulder Head LeftArm RightArm LeftForeArm RightForeArm LeftHand RightHand"
+).split()
 ENDINGS = ["npz", "npy", "bvh", "glb", "gltf"]
 
 
@@ -83,6 +88,22 @@ def test_features_have_their_own_frame_rate_and_joints(tmp_path, capsys):
     save_motion(tmp_path / "a.npz", Motion(motion.joints, 40.0, motion.skeleton, motion.rotations))
     run(tmp_path / "a.npz", tmp_path / "f.npy", "--to", "JointPositions")
     assert "12 rows of 66 features (JointPositions, 20 fps)" in capsys.readouterr().out
+
+
+def test_foreign_skeletons_are_mapped_when_their_format_is_named(tmp_path, capsys):
+    foreign = replace(HUMANML3D_22, names=tuple(MIXAMO))
+    save_motion(tmp_path / "a.bvh", Motion(clip().joints, 20.0, foreign))
+    with pytest.raises(ValueError, match="--format bvh"):
+        run(tmp_path / "a.bvh", tmp_path / "a.npy")
+    run(tmp_path / "a.bvh", tmp_path / "a.npy", "--format", "bvh")
+    out = capsys.readouterr().out
+    assert "joint map mixamo" in out and "read back: 0.000 mm" in out
+    found = load_motion(tmp_path / "a.npy").joints
+    torch.testing.assert_close(found[:, 4], clip().joints[:, 4], atol=1e-4, rtol=0)
+    with pytest.raises(ValueError, match="give one of them"):
+        run(tmp_path / "a.bvh", tmp_path / "a.npy", "--format", "bvh", "--representation", "HumanML3DFeatures")
+    with pytest.raises(ValueError, match="did you mean bvh"):
+        run(tmp_path / "a.bvh", tmp_path / "a.npy", "--format", "bhv")
 
 
 def test_frame_rates(tmp_path, capsys):

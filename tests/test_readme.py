@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from lmm.__main__ import VERBS
+from lmm.data.sources.procedural import generate
+from lmm.motion.files import load_motion, save_motion
 
 from .test_configs import size_of
 from .toy import lmm, options
@@ -34,6 +36,16 @@ def test_every_verb_is_shown():
         assert verb == "demo" or any(command.startswith(f"lmm {verb}") for command in COMMANDS), verb
 
 
+def record(folder: Path) -> None:
+    """BVH files with a sentence each, as a user might have them."""
+    generate(Path("runs/procedural"), num_clips=48, seed=1)
+    folder.mkdir()
+    for file in sorted(Path("runs/procedural/new_joints").glob("*.npy")):
+        save_motion(folder / f"{file.stem}.bvh", load_motion(file))
+        sentence = (Path("runs/procedural/texts") / f"{file.stem}.txt").read_text().split("#")[0]
+        (folder / f"{file.stem}.txt").write_text(f"{sentence}\n")
+
+
 def test_the_readme_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for command in COMMANDS:
@@ -46,12 +58,13 @@ def test_the_readme_runs(tmp_path, monkeypatch, capsys):
                 words += ["--trainer.default_root_dir=runs/extra"]
             if "LookupFree" in command:
                 words = [w for w in words if "model.quantizer.codebook_size=" not in w]
-        if "data/motions" in words:
-            lmm(monkeypatch, "data", "demo", "data/motions", "--num-clips", "48")
+        if words[:2] == ["data", "import"]:
+            record(Path(words[3]))
+            words += ["--num_workers=0"]
         if words[:2] == ["data", "demo"]:
             words += options({"num_clips": 48})
         if words[-1].endswith(".mp4"):
             pytest.importorskip("imageio_ffmpeg")
         lmm(monkeypatch, *words)
-    for made in ("walk.html", "pair.html", "both.html", "wave.bvh", "wave.mp4"):
+    for made in ("walk.html", "pair.html", "both.html", "wave.bvh", "wave.mp4", "wave.glb", "walk_clean.npz"):
         assert Path(made).stat().st_size > 1000, made

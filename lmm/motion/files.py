@@ -122,8 +122,8 @@ def save_motion(
         if (motion.skeleton.names, motion.fps) != (skeleton.names, fps):
             raise ValueError(
                 f"{path}: .npy holds HumanML3D's 22 joints at 20 fps or KIT-ML's 21 at 12.5, got "
-                f"{motion.skeleton.num_joints} joints at {motion.fps:g} fps; save as .npz, .bvh or .glb, or resample "
-                "first (lmm convert --fps)"
+                f"{motion.skeleton.num_joints} joints at {motion.fps:g} fps; save as .npz, .bvh or .glb, resample (lmm "
+                "convert --fps), or map another skeleton (lmm convert --format bvh)"
             )
         np.save(path, joints * units, allow_pickle=False)
     else:
@@ -210,7 +210,8 @@ def _load_npz(path: Path) -> Motion:
     if missing := [name for name in ("joints", "fps", "names", "parents") if name not in arrays]:
         raise ValueError(
             f"{path}: has no {', '.join(missing)} (it holds {', '.join(arrays) or 'nothing'}); it is no motion file of "
-            "ours: build a Motion and write it with save_motion"
+            "ours: AMASS files are read by `lmm convert --format amass` and `lmm data import amass`; otherwise build a "
+            "Motion and write it with save_motion"
         )
     names, parents = arrays["names"].ravel().tolist(), arrays["parents"].ravel().tolist()
     offsets = arrays.get("offsets", np.zeros((len(names), 3)))
