@@ -366,7 +366,7 @@ class TestWhatGoesWrong:
 
     def test_generate_arguments(self, there, monkeypatch):
         for words, message in (
-            (["a", "-o", "x.gif"], "ending"),
+            (["a", "-o", "x.wav"], "ending"),
             ([" ", "-o", "x.html"], "empty"),
             (["a", "-o", "x.html", "--seconds", "0"], "less than a frame"),
             (["a", "-o", "x.html", "--seconds", "900"], "context"),

@@ -6,12 +6,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from lmm.__main__ import config_names
 from lmm.llm.backbone import EmbeddedBackbone
+from lmm.motion.motion import Motion
+from lmm.motion.representations import KITFeatures, MotionRepresentation, MotionStreamer272
+from lmm.motion.rotations import axis_angle_to_matrix
 
 from .toy import DATA, SMALL_1D, SMALL_2D, SMALL_LLM, TRAINER, fit_tokenizer, lmm, options
 
@@ -42,6 +46,31 @@ def size_of(base: str) -> list[str]:
     return options(TRAINER, DATA, small)
 
 
+def layout_folder(name: str, motions: str, lists: str, representation: MotionRepresentation) -> str:
+    """A tiny data set in a layout of its own: features of a body at rest that is rocked a little."""
+    folder, noise = Path("runs/data") / name, torch.Generator().manual_seed(0)
+    body = representation.skeleton
+    for sub in (motions, lists, "texts"):
+        (folder / sub).mkdir(parents=True, exist_ok=True)
+    for clip in range(12):
+        angles = (
+            torch.randn(1, body.num_joints, 3, generator=noise) * torch.sin(torch.arange(100) / 8)[:, None, None] / 5
+        )
+        rotations, root = axis_angle_to_matrix(angles), torch.tensor([0.0, 0.9, 0.0]).expand(100, 3)
+        motion = Motion(body.forward_kinematics(rotations, root), representation.fps, body, rotations)
+        np.save(folder / motions / f"{clip}.npy", representation.encode(motion).numpy())
+        (folder / "texts" / f"{clip}.txt").write_text("a person rocks#a/DET#0.0#0.0\n")
+    for split, ids in {"train": range(8), "val": range(8, 10), "test": range(10, 12)}.items():
+        (folder / lists / f"{split}.txt").write_text("".join(f"{clip}\n" for clip in ids))
+    return str(folder)
+
+
+FOLDERS = {
+    "data/kit.yaml": lambda: layout_folder("kit", "new_joint_vecs", ".", KITFeatures()),
+    "data/motionstreamer.yaml": lambda: layout_folder("272", "motion_data", "split", MotionStreamer272()),
+}
+
+
 def test_the_list_is_complete():
     assert set(config_names()) == {str(p.relative_to(CONFIGS)) for p in CONFIGS.rglob("*.yaml")}
     for name in config_names():
@@ -67,10 +96,14 @@ def test_overlays(place, name, monkeypatch):
 
 @pytest.mark.parametrize("name", [n for n in config_names() if n.startswith("data/")])
 def test_data_overlays(place, name, monkeypatch, capsys):
-    """For both stages: the second is run by the very command that the first prints."""
-    small = [o for o in size_of("tokenizer_lfq2d.yaml") if "num_clips" not in o]
-    lmm(monkeypatch, "fit", "--config", "tokenizer_lfq2d.yaml", "--config", name, "--data.source.folder=runs/data/demo",
+    """For both stages, where the second may follow: it is run by the very command that the first prints."""
+    folder, base = FOLDERS.get(name, lambda: "runs/data/demo")(), (CONFIGS / name).read_text().split()[4]
+    small = [o for o in size_of(base) if "num_clips" not in o]
+    lmm(monkeypatch, "fit", "--config", base, "--config", name, f"--data.source.folder={folder}",
         *small, "--trainer.default_root_dir=runs/overlay")  # fmt: skip
+    assert torch.load("runs/overlay/checkpoints/last.ckpt", weights_only=True)["global_step"] == 4
+    if name in FOLDERS:
+        return
     printed = next(line for line in capsys.readouterr().out.splitlines() if "lmm fit --config llm_lora.yaml" in line)
     small = [o for o in size_of("llm_lora.yaml") if "num_clips" not in o]
     lmm(monkeypatch, *shlex.split(printed)[1:], *small, "--trainer.default_root_dir=runs/overlay_llm")
