@@ -54,7 +54,7 @@ def test_the_readme_runs(tmp_path, monkeypatch, capsys):
             continue  # make is run by CI, other backbones by test_configs.py
         if words[0] == "fit":
             words += [o for o in size_of(words[2]) if "data/folder.yaml" not in words or "num_clips" not in o]
-            if "size/" in command or "LookupFree" in command or "data/" in command:
+            if any(word in command for word in ("size/", "representation/", "data/", "LookupFree")):
                 words += ["--trainer.default_root_dir=runs/extra"]
             if "LookupFree" in command:
                 words = [w for w in words if "model.quantizer.codebook_size=" not in w]
