@@ -71,9 +71,13 @@ def _tell(out: Path, manifest: list[dict[str, Any]], quarantine: list[dict[str, 
         print(f"  {len(quarantine)} files could not be read; {out / 'quarantine.jsonl'} says why:")
         for line in quarantine[:5]:
             print(f"    {line['reason']}")
-    long = sum(line["frames"] / line["fps"] >= 10 for line in manifest)
-    if long:
-        print(f"  {long} clips last 10 s or longer, which training leaves out: import with --window 9.8 to cut them")
+    fps = manifest[0]["fps"]
+    short, long = (sum(line["frames"] < 41 for line in manifest), sum(line["frames"] > 200 for line in manifest))
+    if short or long:
+        print(
+            f"  {short} clips under 41 frames and {long} over 200: training leaves them out by default (the source's "
+            f"min_frames and max_frames); --window {int(1960 / fps) / 10:g} cuts the long ones"
+        )
     rest = "" if all(line["captions"] for line in manifest) else " --data.source.require_captions false"
     print(
         f"next: lmm data check {out}\n"

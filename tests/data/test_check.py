@@ -2,7 +2,10 @@
 
 import io
 import json
+import math
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +16,17 @@ from lmm.data.check import check, examine
 from lmm.data.check.duplicates import near_pairs
 from lmm.data.check.layout import KIT
 from lmm.data.check.report import table
-from lmm.data.check.text import bag, words
+from lmm.data.check.text import bag, sides, words
+from lmm.data.importing import ImportOptions, import_recordings
 from lmm.data.sources.procedural import generate
+from lmm.data.sources.raw.bvh import BVH
+from lmm.data.sources.raw.humanml3d import HumanML3D as RawHumanML3D
+from lmm.motion.files import load_motion, save_motion
+from lmm.motion.kinematics import fit_rotations
 from lmm.motion.motion import Motion
 from lmm.motion.representations.humanml3d import HumanML3DFeatures
 from lmm.motion.representations.kit import KIT_21, KITFeatures
+from lmm.motion.rotations import axis_angle_to_matrix
 from lmm.motion.skeleton import HUMANML3D_22
 from lmm.motion.transforms import face_forward, mirror, put_on_floor
 
@@ -388,7 +397,6 @@ def test_captions_of_mirror_images(whole):
         b"walks#walk/VERB#0.0#soon\n",
         b"walks#walk/VERB#-1#2\n",
         b" #walk/VERB#0.0#0.0\n",
-        b"walks##0.0#0.0\n",
         b"walks#walk#0.0#0.0\n",
         b"caf\xe9#cafe/NOUN#0.0#0.0\n",
     ],
@@ -425,6 +433,12 @@ def test_words_and_bags():
     assert words("A person's left-hand, waves!") == ["a", "person's", "left", "hand", "waves"]
     assert bag("The man is running and waving") == bag("a man is run and waves")
     assert bag("turns left") != bag("turns right")
+    assert sides("Left-handed, turns anti-clockwise, clockwise, counter clockwise; leftovers, bright") == [
+        "left",
+        "counterclockwise",
+        "clockwise",
+        "counterclockwise",
+    ]
 
 
 def test_statistics_that_do_not_fit(whole):
@@ -569,3 +583,280 @@ def test_the_command_writes_json_and_is_strict_on_demand(whole, tmp_path, capsys
         check(str(tmp_path / "absent"))
     with pytest.raises(ValueError, match=r"\.json"):
         check(str(whole), output="report.txt")
+
+
+@pytest.fixture(scope="module")
+def imports(tmp_path_factory) -> dict[int, Path]:
+    """One set imported twice, mirrored and with rotations: at 20 fps, with new_joints, and at 30, without."""
+    root = tmp_path_factory.mktemp("imports")
+    generate(root / "raw", 16)
+    for file in (root / "raw" / "new_joints").glob("*.npy"):
+        joints = torch.from_numpy(np.load(file))
+        rotations, offsets = fit_rotations(joints, HUMANML3D_22)  # of a body that is rigid, then
+        np.save(file, HUMANML3D_22.forward_kinematics(rotations, joints[:, 0], offsets=offsets).numpy())
+        text(root / "raw", file.stem).write_text(f"turns left {file.stem}#turn/VERB#0.0#0.0\n")
+    for fps in (20, 30):
+        source = RawHumanML3D(str(root / "raw"), licence="CC0")
+        options = ImportOptions(fps=float(fps), fit_rotations=True, mirror=True)
+        import_recordings(source, root / str(fps), options, settings={"format": "lmm.HumanML3D", "folder": "raw"})
+    return {fps: root / str(fps) for fps in (20, 30)}
+
+
+@pytest.fixture(params=[20, 30])
+def imported(imports, tmp_path, request) -> Path:
+    return Path(shutil.copytree(imports[request.param], tmp_path / "import"))
+
+
+@pytest.fixture
+def at_20(imports, tmp_path) -> Path:
+    return Path(shutil.copytree(imports[20], tmp_path / "20"))
+
+
+@pytest.fixture
+def at_30(imports, tmp_path) -> Path:
+    return Path(shutil.copytree(imports[30], tmp_path / "30"))
+
+
+def alter(folder: Path, clip: str, change: Callable[[Motion], Motion]) -> None:
+    file = folder / "motions" / f"{clip}.npz"
+    save_motion(file, change(load_motion(file)))
+
+
+def lines_of(folder: Path, name: str = "manifest.jsonl") -> list[dict]:
+    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
+
+
+def write_lines(folder: Path, lines: list[dict], name: str = "manifest.jsonl") -> None:
+    (folder / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def line_of(lines: list[dict], split: str, number: int = 0) -> dict:
+    return [line for line in lines if line["split"] == split and not line["id"].startswith("M")][number]
+
+
+def test_an_import_has_no_warning(imported):
+    found = findings(imported)
+    assert not complaints(found), table(found.values())
+    lines = lines_of(imported)
+    fps = lines[0]["fps"]
+    assert found["frames"].figures["hours"] == pytest.approx(sum(line["frames"] / fps for line in lines) / 3600)
+    assert f"s at {fps:g} fps" in found["frames"].remedy + found["frames"].found
+    assert (found["frame rate"].found, found["same joints"].level) == (f"{fps:g} fps", "ok")
+    assert found["kinematics"].figures["max_mm"] < 0.1 and found["rotations"].figures["largest_defect"] < 1e-5
+    assert found["import"].figures == {"clips": 32, "files": 16} and found["import"].found.endswith("mirror)")
+    assert found["licences"].found == "CC0 32"
+    assert found["flags"].figures["clips"]["rotations are fitted, not recorded"] == 32
+    assert found["parts of speech"].level == "note"  # captions without tags
+
+
+def with_rotations(change):
+    return lambda motion: replace(motion, rotations=change(motion.rotations.clone()))
+
+
+def scaled(rotations):
+    rotations[3, 4] *= 1.01
+    return rotations
+
+
+def reflected(rotations):
+    rotations[3, 4] *= -1
+    return rotations
+
+
+def yawed(rotations):
+    turn = axis_angle_to_matrix(torch.tensor([0.0, math.radians(2.0), 0.0]))
+    rotations[:, 0] = turn @ rotations[:, 0]
+    return rotations
+
+
+# what is done to the motion of clip 000001 -> the check that finds it, and its level
+RECORDED = {
+    "scaled": (with_rotations(scaled), "rotations", "error"),
+    "reflected": (with_rotations(reflected), "rotations", "error"),
+    "turned": (with_rotations(yawed), "kinematics", "warning"),
+    "another rate": (lambda motion: replace(motion, fps=24.0), "frame rate", "error"),
+    "one frame": (lambda motion: Motion(motion.joints[:1], motion.fps, motion.skeleton), "arrays", "error"),
+    "off the floor": (lambda m: replace(m, joints=m.joints + torch.tensor([0, 0.1, 0])), "floor", "warning"),
+    "another body": (
+        lambda m: replace(m, skeleton=replace(m.skeleton, names=("hips", *m.skeleton.names[1:]))),
+        "arrays",
+        "error",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_damaged_motion_files(at_30, name):
+    change, where, level = RECORDED[name]
+    alter(at_30, "000001", change)
+    found = findings(at_30)
+    assert complaints(found) == {where: level}, table(found.values())
+    assert ids(found[where]) == {"000001"}
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", "NaN"])
+def test_a_motion_file_that_cannot_be_read(at_30, content):
+    file = at_30 / "motions" / "000001.npz"
+    if content == "NaN":
+        arrays = dict(np.load(file))
+        arrays["rotations"][2, 5, 1, 1] = np.nan
+        np.savez(file, **arrays)
+    else:
+        file.write_bytes(content)
+    found = findings(at_30)
+    assert complaints(found) == {"arrays": "error"}
+    assert found["arrays"].ids == {"motions": ["000001"]} and "motions/000001.npz" in found["arrays"].found
+
+
+def test_how_far_forward_kinematics_is_off(at_30):
+    joints = load_motion(at_30 / "motions" / "000001.npz").joints.numpy()
+    alter(at_30, "000001", with_rotations(yawed))
+    chord = np.linalg.norm((joints - joints[:, :1])[..., [0, 2]], axis=-1).max() * 2 * np.sin(np.radians(1))
+    assert findings(at_30)["kinematics"].figures["max_mm"] == pytest.approx(1000 * chord, rel=1e-3)
+
+
+@pytest.mark.parametrize(("fps", "found"), [(20, {}), (30, {"teleports": "warning"})])
+def test_speeds_are_a_second_not_a_frame(imports, tmp_path, fps, found):
+    folder = Path(shutil.copytree(imports[fps], tmp_path / "fast"))
+
+    def jump(motion):
+        joints = motion.joints.clone()
+        joints[20:, :, 0] += 0.45 * torch.sign(joints[20, 0, 0] - joints[19, 0, 0])
+        return replace(motion, joints=joints)
+
+    for clip in ("000001", "M000001"):
+        alter(folder, clip, jump)
+        if fps == 20:
+            save(folder, clip, load_motion(folder / "motions" / f"{clip}.npz").joints.numpy())
+    assert complaints(findings(folder)) == found
+
+
+def test_motions_and_new_joints_must_agree(at_20):
+    save(at_20, "000001", load(at_20, "000001") + np.float32([0.001, 0, 0]))
+    for clip in ("000002", "M000002"):
+        save(at_20, clip, load(at_20, clip)[:-1])
+    found = findings(at_20)
+    assert complaints(found) == {"same joints": "warning", "equal lengths": "warning"}
+    assert ids(found["same joints"]) == {"000001"} and ids(found["equal lengths"]) == {"000002", "M000002"}
+    assert found["same joints"].figures["max_m"] == pytest.approx(0.001, rel=1e-2)
+
+
+def test_new_joints_beside_motions_of_another_rate(at_20, imports):
+    shutil.rmtree(at_20 / "motions")
+    shutil.copytree(imports[30] / "motions", at_20 / "motions")
+    found = findings(at_20)
+    assert complaints(found) == {"equal lengths": "warning", "frame rate": "error"}
+    assert "30 fps" in found["frame rate"].found and "20 fps" in found["frame rate"].found
+
+
+def test_a_missing_motion_file(imported):
+    (imported / "motions" / "000001.npz").unlink()
+    found = findings(imported)
+    assert complaints(found) == {"missing files": "error"} and ids(found["missing files"]) == {"000001"}
+
+
+def test_motions_in_centimetres(at_30):
+    def centimetres(motion):
+        offsets = tuple((100 * x, 100 * y, 100 * z) for x, y, z in motion.skeleton.offsets)
+        return replace(motion, joints=motion.joints * 100, skeleton=replace(motion.skeleton, offsets=offsets))
+
+    for file in (at_30 / "motions").glob("*.npz"):
+        alter(at_30, file.stem, centimetres)
+    found = findings(at_30)
+    assert complaints(found) == {"body size": "error"} and "centimetres" in found["body size"].found
+
+
+def test_motions_without_rotations(at_30):
+    alter(at_30, "000001", lambda motion: replace(motion, rotations=None))
+    found = findings(at_30)
+    assert not complaints(found)
+    assert found["rotations"].level == "note" and ids(found["rotations"]) == {"000001"}
+
+
+def test_no_texts_are_no_fault_but_some_are(imported):
+    text(imported, "000001").unlink()
+    assert complaints(findings(imported)) == {"missing files": "error"}
+    shutil.rmtree(imported / "texts")
+    found = findings(imported)
+    assert not complaints(found) and found["captions"].level == "note"
+    assert "require_captions: false" in found["captions"].remedy
+
+
+def test_clips_of_one_recording_in_train_and_test(at_30):
+    lines = lines_of(at_30)
+    line_of(lines, "test")["file"] = line_of(lines, "train")["file"]
+    write_lines(at_30, lines)
+    found = findings(at_30)
+    assert complaints(found) == {"recordings": "warning"}
+    assert found["recordings"].ids["clips of val and test"] == [line_of(lines, "test")["id"]]
+
+
+@pytest.mark.parametrize(("split", "level"), [("train", "note"), ("val", "warning")])
+def test_source_files_that_are_copies(at_30, split, level):
+    lines = lines_of(at_30)
+    first, second = line_of(lines, "train"), line_of(lines, split, 1 if split == "train" else 0)
+    second["sha256"] = first["sha256"]
+    write_lines(at_30, lines)
+    found = findings(at_30)
+    assert found["source copies"].level == level and len(complaints(found)) == (level == "warning")
+    assert found["source copies"].ids["files"] == [" = ".join(sorted([first["file"], second["file"]]))]
+
+
+def test_lists_and_manifest_must_agree(at_30):
+    lines = lines_of(at_30)
+    gone = lines.pop()
+    write_lines(at_30, [*lines, lines[0], gone | {"id": "extra"}])
+    found = findings(at_30)
+    assert complaints(found) == {"manifest": "warning"}
+    assert found["manifest"].ids == {
+        "not in the manifest": [gone["id"]],
+        "not in a list": ["extra"],
+        "twice in the manifest": [lines[0]["id"]],
+    }
+
+
+def test_what_an_import_says_is_told(at_30):
+    lines = lines_of(at_30)
+    lines[0] |= {"licence": "unknown", "flags": ["shorter than 2 s"]}
+    write_lines(at_30, lines)
+    write_lines(at_30, [{"file": "a.bvh", "reason": "a.bvh: ends too soon"}], "quarantine.jsonl")
+    found = findings(at_30)
+    assert not complaints(found)
+    assert (found["licences"].level, found["licences"].found) == ("note", "CC0 31 · unknown 1")
+    assert found["flags"].ids["shorter than 2 s"] == [lines[0]["id"]]
+    assert found["quarantine"].level == "note" and "a.bvh: ends too soon" in found["quarantine"].found
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "where", "level"),
+    [
+        ("manifest.jsonl", None, "import", "error"),
+        ("manifest.jsonl", b"{", "import", "warning"),
+        ("manifest.jsonl", b"\xff", "import", "warning"),
+        ("manifest.jsonl", b'{"id": 1}\n', "import", "warning"),
+        ("import.json", None, "import", "warning"),
+        ("import.json", b"[]", "import", "warning"),
+        ("quarantine.jsonl", b"1\n", "quarantine", "warning"),
+    ],
+)
+def test_damaged_notes_of_an_import(at_30, name, content, where, level):
+    (at_30 / name).unlink() if content is None else (at_30 / name).write_bytes(content)
+    assert complaints(findings(at_30)) == {where: level}
+
+
+def test_real_recordings(shared_data, tmp_path):
+    """Bandai Namco's BVH at its own 30 fps; rotations fitted to a rigid body give the joints back."""
+    source = BVH(str(shared_data / "raw_small" / "bandai"))
+    options = ImportOptions(fps=30.0, fit_rotations=True)
+    import_recordings(source, tmp_path / "out", options, settings={"format": "bvh", "folder": "bandai"})
+    found = findings(tmp_path / "out")
+    assert not complaints(found), table(found.values())
+    assert found["licences"].level == "note" and found["kinematics"].figures["max_mm"] < 0.1
+
+
+@pytest.mark.parametrize("folder", ["motion_data", "motion_data/vector_272"])
+def test_another_layout_is_refused(tmp_path, folder):
+    (tmp_path / folder).mkdir(parents=True)
+    np.save(tmp_path / folder / "a.npy", np.zeros((60, 272), np.float32))
+    with pytest.raises(ValueError, match="lmm data import motionstreamer"):
+        examine(tmp_path)

@@ -185,6 +185,8 @@ def test_options_are_checked_before_anything_is_read(options):
         ("Left turn, counterclockwise", "Right turn, clockwise"),
         ("an upright, bright person", "an upright, bright person"),
         ("turns clockwise", "turns counterclockwise"),
+        ("left-hand wave, bottom-right", "right-hand wave, bottom-left"),
+        ("turns anti-clockwise, then counter-clockwise", "turns clockwise, then clockwise"),
     ],
 )
 def test_mirrored_captions(text, mirrored):

@@ -1,6 +1,8 @@
 """``lmm data check``: what is wrong with a data set in HumanML3D's layout, told before hours are spent on it.
 
-`lmm.data.check.reading` reads every file once, in parallel; each other file is one group of checks over what was read.
+What ``lmm data import`` writes (see `lmm.data.importing`) is such a data set with two things more: ``motions/`` and a
+manifest. `lmm.data.check.reading` reads every file once, in parallel; each other file is one group of checks over what
+was read.
 """
 
 import csv
@@ -13,9 +15,12 @@ from lmm.data.check.captions import check_captions
 from lmm.data.check.dataset import DataSet, read_lists
 from lmm.data.check.duplicates import check_duplicates
 from lmm.data.check.features import check_features
+from lmm.data.check.files import KINDS
+from lmm.data.check.imported import check_imported
 from lmm.data.check.lists import check_lists
 from lmm.data.check.motion import check_motion
 from lmm.data.check.reading import Plan, detect, read_clips, scale_of, scan
+from lmm.data.check.recorded import check_recorded
 from lmm.data.check.report import LEVELS, Finding, table
 from lmm.data.check.statistics import check_statistics
 
@@ -33,7 +38,8 @@ def check(
     """Examine a data set in HumanML3D's layout and print what is wrong with it; nothing is changed.
 
     Args:
-        folder: holds new_joints/ or new_joint_vecs/ (22 joints, 263 features; or KIT's 21, 251), texts/, train.txt.
+        folder: holds new_joints/ or new_joint_vecs/ (22 joints, 263 features; or KIT's 21, 251), texts/, train.txt;
+            or what lmm data import wrote.
         output: -o FILE.json; every finding with all its clips.
         strict: exit with 1 where there is a warning or an error.
         sample: how many clips to encode again and compare with their vectors.
@@ -75,15 +81,21 @@ def examine(
     """All findings on a data set; arguments as for `check`.
 
     Raises:
-        ValueError: there is no such folder, or no such index.
+        ValueError: there is no such folder, or no such index, or the folder has MotionStreamer's layout.
     """
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise ValueError(
-            f"{root} is not a folder; name one that holds new_joints/ or new_joint_vecs/, texts/, train.txt"
+            f"{root} is not a folder; name one that holds new_joints/, new_joint_vecs/ or motions/, texts/, train.txt"
+        )
+    files = scan(root)
+    if (root / "motion_data").is_dir() and not files.keys() & set(KINDS):
+        raise ValueError(
+            f"{root} has MotionStreamer's layout (motion_data/, split/); what can be checked are HumanML3D's and "
+            "KIT-ML's (new_joints/, new_joint_vecs/, texts/, train.txt) and what lmm data import writes (motions/): "
+            f"make one with lmm data import motionstreamer {root} -o OUT"
         )
     lists, unreadable = read_lists(root)
-    files = scan(root)
     layout, unit = detect(root, files)
     data = DataSet(root, layout, unit, lists, unreadable, files, sources=_sources(root, index))
     there = frozenset().union(*files.values())
@@ -91,8 +103,9 @@ def examine(
     plan = Plan(root, layout, scale_of(unit), files, train)
     clips, sums = read_clips(plan, [clip for clip in data.members if clip in there], num_workers)
     data = DataSet(root, layout, unit, lists, unreadable, files, clips, sums, data.sources)
-    groups = [check_lists(data), check_arrays(data), check_statistics(data), check_motion(data)]
-    groups += [check_features(data, sample), check_duplicates(data), check_captions(data)]
+    groups = [check_lists(data), check_imported(data), check_arrays(data), check_recorded(data)]
+    groups += [check_statistics(data), check_motion(data), check_features(data, sample)]
+    groups += [check_duplicates(data), check_captions(data)]
     return data, [finding for group in groups for finding in group]
 
 

@@ -5,14 +5,14 @@ from collections import Counter
 import numpy as np
 
 from lmm.data.check.dataset import KNOWN, SKIP_KNOWN, DataSet
-from lmm.data.check.reading import ARRAYS
+from lmm.data.check.files import ENDINGS, KINDS
 from lmm.data.check.report import Finding, clips, some
 
 _SKIP = "repair or make them again, or leave the clips out with the source's argument skip"
 
 
 def check_arrays(data: DataSet) -> list[Finding]:
-    """Findings on ``new_joints`` and ``new_joint_vecs``."""
+    """Findings on ``new_joints``, ``new_joint_vecs`` and ``motions``."""
     return [_readable(data), _finite(data), _lengths(data), _frames(data)]
 
 
@@ -21,9 +21,9 @@ def _readable(data: DataSet) -> Finding:
     bad = [(kind, clip, array) for kind, clip, array in arrays if array.problem]
     types = Counter(array.dtype for _, _, array in arrays if not array.problem)
     if bad:
-        reasons = [f"{kind}/{clip}.npy: {array.problem}" for kind, clip, array in bad]
+        reasons = [f"{kind}/{clip}{ENDINGS[kind]}: {array.problem}" for kind, clip, array in bad]
         found = f"{len(bad):,} of {len(arrays):,} files cannot be used; {'; '.join(reasons[:2])}"
-        ids = {kind: [clip for k, clip, _ in bad if k == kind] for kind in ARRAYS}
+        ids = {kind: [clip for k, clip, _ in bad if k == kind] for kind in KINDS if kind in data.files}
         return Finding("arrays", "error", found, _SKIP, ids, {"reasons": reasons})
     if set(types) - {"float32"}:
         found = ", ".join(f"{n:,} files of {kind}" for kind, n in types.most_common())
@@ -35,7 +35,7 @@ def _readable(data: DataSet) -> Finding:
 def _finite(data: DataSet) -> Finding:
     bad = {
         kind: [clip for clip, facts in data.clips.items() if kind in facts.arrays and facts.arrays[kind].nan]
-        for kind in ARRAYS
+        for kind in KINDS
     }
     ids = sorted({clip for found in bad.values() for clip in found})
     if not ids:
@@ -48,20 +48,19 @@ def _finite(data: DataSet) -> Finding:
 
 def _lengths(data: DataSet) -> Finding:
     frames = {
-        clip: [
-            facts.arrays[kind].shape[0] for kind in ARRAYS if kind in facts.arrays and not facts.arrays[kind].problem
-        ]
+        clip: {kind: array.shape[0] for kind, array in facts.arrays.items() if not array.problem}
         for clip, facts in data.clips.items()
     }
-    both = {clip: pair for clip, pair in frames.items() if len(pair) == 2}
-    differ = [clip for clip, (joints, rows) in both.items() if joints != rows]
+    several = {clip: lengths for clip, lengths in frames.items() if len(lengths) > 1}
+    differ = [clip for clip, lengths in several.items() if len(set(lengths.values())) > 1]
+    if not several:
+        return Finding("equal lengths", "ok", "only one kind of array to read")
+    kinds = " and ".join(kind for kind in KINDS if kind in data.files)
     if not differ:
-        text = (
-            f"joints and vectors of {clips(len(both))} are equally long" if both else "only one kind of array to read"
-        )
-        return Finding("equal lengths", "ok", text)
-    found = f"joints and vectors of {clips(len(differ))} differ in length; {differ[0]}: {both[differ[0]]}"
-    remedy = "the layout keeps T frames of joints and T rows of vectors; make both again from one recording"
+        return Finding("equal lengths", "ok", f"{kinds} of {clips(len(several))} are equally long")
+    told = ", ".join(f"{kind} {rows}" for kind, rows in several[differ[0]].items())
+    found = f"{kinds} of {clips(len(differ))} differ in length; {differ[0]}: {told}"
+    remedy = "the layout keeps T frames of each kind and T rows of vectors; make all again from one recording"
     return Finding("equal lengths", "warning", found, remedy, {"clips": differ})
 
 
@@ -75,8 +74,12 @@ def _frames(data: DataSet) -> Finding:
         "short": [clip for clip, n in frames.items() if n < low],
         "long": [c for c, n in frames.items() if n >= high],
     }
-    hours = float(lengths.sum()) / data.layout.features.fps / 3600
+    hours = sum(facts.seconds or 0.0 for facts in data.clips.values()) / 3600
     found = f"{lengths.min()} to {lengths.max()}, median {int(np.median(lengths))}; {hours:.2f} h"
+    rates = {facts.fps for facts in data.clips.values()}
+    rule = f"{low} <= T < {high}" + "".join(
+        f" ({low / fps:.1f} to {high / fps:.1f} s at {fps:g} fps)" for fps in rates if len(rates) == 1
+    )
     figures = {
         "min": int(lengths.min()),
         "median": float(np.median(lengths)),
@@ -84,7 +87,7 @@ def _frames(data: DataSet) -> Finding:
         "hours": hours,
     }
     if not any(ids.values()):
-        return Finding("frames", "ok", f"{found}; all in {low} <= T < {high}", figures=figures)
+        return Finding("frames", "ok", f"{found}; all in {rule}", figures=figures)
     found += f"; {len(ids['short']):,} clips under {low}, {len(ids['long']):,} of {high} or more"
-    remedy = "these are dropped by the field's rule; the source's min_frames and max_frames change it"
+    remedy = f"these are dropped by the field's rule, {rule}; the source's min_frames and max_frames change it"
     return Finding("frames", "note", found, remedy, ids, figures)

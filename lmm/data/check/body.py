@@ -52,7 +52,7 @@ class Body(NamedTuple):
     shape: NDArray[np.float32]
 
 
-def measure(joints: NDArray[np.float32], layout: Layout) -> Body:
+def measure(joints: NDArray[np.float32], layout: Layout, fps: float) -> Body:
     """Measurements of finite joints "T J 3", T at least 2."""
     bones = joints[:, 1:] - joints[:, list(layout.features.skeleton.parents[1:])]
     lengths = np.sqrt(np.einsum("tjc,tjc->tj", bones, bones))
@@ -74,9 +74,9 @@ def measure(joints: NDArray[np.float32], layout: Layout) -> Body:
         origin=float(np.hypot(root[0, 0], root[0, 2])),
         sides=_sides(joints, layout),
         up=_up(joints, layout),
-        skate=_skate(joints, layout, floor),
+        skate=_skate(joints, layout, floor, fps),
         moved=float(np.linalg.norm(np.ptp(joints, axis=0), axis=-1).max()),
-        jump=float(steps.max() * layout.features.fps),
+        jump=float(steps.max() * fps),
         shape=place(joints, layout)[phases],
     )
 
@@ -126,11 +126,11 @@ def _up(joints: NDArray[np.float32], layout: Layout) -> tuple[int, float]:
     return int(counts.argmax()), float(counts.max() / len(axis))
 
 
-def _skate(joints: NDArray[np.float32], layout: Layout, floor: float) -> float:
+def _skate(joints: NDArray[np.float32], layout: Layout, floor: float, fps: float) -> float:
     toes = joints[:, layout.joints("left_foot", "right_foot")]
     planted = toes[..., 1] - floor < _PLANTED
     planted = planted[1:] & planted[:-1]
-    speed = np.linalg.norm(np.diff(toes[..., [0, 2]], axis=0), axis=-1) * layout.features.fps
+    speed = np.linalg.norm(np.diff(toes[..., [0, 2]], axis=0), axis=-1) * fps
     slower = np.where(planted, speed, np.inf).min(axis=1)
     slower = slower[np.isfinite(slower)]
     return float(slower.mean()) if len(slower) else float("nan")

@@ -10,7 +10,7 @@ import numpy as np
 
 from lmm.data.check.dataset import DataSet
 from lmm.data.check.report import Finding, clips, some
-from lmm.data.check.text import Text, bag, words
+from lmm.data.check.text import Text, bag, sides, words
 
 _SLACK = 0.25  # seconds a caption may end after its clip
 _OTHER = {"left": "right", "right": "left", "clockwise": "counterclockwise", "counterclockwise": "clockwise"}
@@ -20,7 +20,8 @@ def check_captions(data: DataSet) -> list[Finding]:
     """Findings on the folder ``texts``."""
     texts = {clip: facts.text for clip, facts in data.clips.items() if facts.text is not None}
     if not texts:
-        return [Finding("captions", "note", "no texts to examine")]
+        found = "no texts to examine" if "texts" in data.files else "no texts/, so no captions"
+        return [Finding("captions", "note", found, "good for tokenizers only, with require_captions: false")]
     return [_counts(texts), _format(texts), _times(texts, data), _sides(texts), _tags(texts), _shared(texts, data)]
 
 
@@ -48,14 +49,14 @@ def _format(texts: dict[str, Text]) -> Finding:
 def _times(texts: dict[str, Text], data: DataSet) -> Finding:
     parts, empty, beyond = 0, [], []
     for clip, text in texts.items():
-        frames = data.clips[clip].frames
+        seconds = data.clips[clip].seconds
         for line in text.lines:
             if line.start == line.end == 0:
                 continue
             parts += 1
             if line.end <= line.start:
                 empty.append(clip)
-            elif frames is not None and line.end > frames / data.layout.features.fps + _SLACK:
+            elif seconds is not None and line.end > seconds + _SLACK:
                 beyond.append(clip)
     if not empty and not beyond:
         return Finding("caption times", "ok", f"all within their clip; {parts:,} are about a part of it")
@@ -77,11 +78,10 @@ def _sides(texts: dict[str, Text]) -> Finding:
             differ.append(f"M{clip}")
             continue
         for a, b in zip(own, mirrored, strict=True):
-            sides = [word for word in words(a.caption) if word in _OTHER]
-            others = [word for word in words(b.caption) if word in _OTHER]
-            if sides and others == sides:
+            said, others = sides(a.caption), sides(b.caption)
+            if said and others == said:
                 kept.append(f"M{clip}")
-            elif others != [_OTHER[word] for word in sides]:
+            elif others != [_OTHER[word] for word in said]:
                 differ.append(f"M{clip}")
     kept, differ = sorted(set(kept)), sorted(set(differ) - set(kept))
     if not kept and not differ:

@@ -4,7 +4,7 @@ from collections import Counter
 from itertools import combinations
 
 from lmm.data.check.dataset import KNOWN, MAIN, SKIP_KNOWN, DataSet
-from lmm.data.check.reading import ARRAYS
+from lmm.data.check.files import ARRAYS, KINDS
 from lmm.data.check.report import Finding, clips, some, worst
 
 
@@ -58,23 +58,22 @@ def _published(data: DataSet) -> Finding:
 
 
 def _missing(data: DataSet) -> Finding:
-    have = [kind for kind in ARRAYS if kind in data.files]
+    have = [kind for kind in KINDS if kind in data.files]
     if not have:
-        text = "neither new_joints/ nor new_joint_vecs/ is in the folder"
+        text = "none of new_joints/, new_joint_vecs/ and motions/ is in the folder"
         return Finding("missing files", "error", text, "is this the data set's folder? It holds texts/, train.txt, ...")
     listed = sorted({clip for ids in data.lists.values() for clip in ids})
-    missing = {
-        f"{kind}": [clip for clip in listed if clip not in data.files.get(kind, ())] for kind in (*have, "texts")
-    }
+    needed = [*have, *(["texts"] if "texts" in data.files else [])]  # no texts at all: see the captions
+    missing = {kind: [clip for clip in listed if clip not in data.files[kind]] for kind in needed}
     known = {f"{kind} (known)": [clip for clip in ids if clip in KNOWN] for kind, ids in missing.items()}
     missing = {kind: [clip for clip in ids if clip not in KNOWN] for kind, ids in missing.items()}
     parts = [f"{kind} of {clips(len(ids))} {some(ids)}" for kind, ids in missing.items() if ids]
     expected = sorted({clip for ids in known.values() for clip in ids})
-    absent = "" if len(have) == 2 else f"; no {next(k for k in ARRAYS if k not in have)}/: not needed"
+    absent = "".join(f"; no {kind}/: not needed" for kind in ARRAYS if kind not in have)
     if parts:
         found, level = f"missing: {'; '.join(parts)}", "error"
         remedy = "copy the files, or take the ids out of the lists"
-        if len(missing["texts"]) == len(listed):
+        if len(missing.get("texts", ())) == len(listed):
             found += "; a tokenizer can be trained without texts (require_captions: false)"
     elif expected:
         found, level, remedy = f"missing as in everybody's HumanML3D: {', '.join(expected)}", "note", SKIP_KNOWN

@@ -3,7 +3,6 @@
 What is found in a clip becomes a `Clip`; its arrays are not kept. Clips that no split list names are not read.
 """
 
-import hashlib
 import multiprocessing
 import os
 from collections.abc import Iterator
@@ -17,47 +16,49 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lmm.data.check.body import Body, measure, place
+from lmm.data.check.files import ARRAYS, ENDINGS, Array, Recorded, read_array, read_motion
 from lmm.data.check.layout import HUMANML3D, KIT, Layout
 from lmm.data.check.text import Text, read_text
 
-ARRAYS = ("new_joints", "new_joint_vecs")
 _CHUNK = 32  # clips a process takes at a time
-_IN_PROCESS = 10_000  # fewer clips are read sooner than processes start (about 1,000 a second, and 5 to 10 s)
+# Fewer clips are read sooner than processes start (5 to 10 s): about 1,000 a second, 100 where there are motions.
+_IN_PROCESS, _IN_PROCESS_MOTIONS = 10_000, 1_000
 _UNITS = {"metres": 1.0, "centimetres": 0.01, "millimetres": 0.001, "inches": 0.0254, "feet": 0.3048}
 _FEATURES = {layout.name: layout.features(uniform_skeleton=False) for layout in (HUMANML3D, KIT)}
 STATURE = (0.9, 2.3)  # metres; what a body may measure
-
-
-class Array(NamedTuple):
-    """A .npy file as found: ``problem`` says why it cannot be used; ``nan`` counts values that are not finite."""
-
-    shape: tuple[int, ...] = ()
-    dtype: str = ""
-    problem: str = ""
-    nan: int = 0
-    digest: bytes = b""
 
 
 class Clip(NamedTuple):
     """What was found in the files of a clip; None where that cannot be told.
 
     Args:
-        arrays: folder -> its array, for the files that are there.
+        arrays: folder -> its array, for the files that are there; of ``motions`` the joints of the layout.
         text: captions.
-        body: measurements of the joints (decoded from the vectors where there is no folder ``new_joints``).
+        body: measurements of the joints (of ``motions`` where there is no folder ``new_joints``, and decoded from the
+            vectors where there is neither).
         drift: largest distance in metres between the joints and those decoded from the vectors.
+        fps: of the frames that training reads.
+        recorded: what else the file of ``motions`` says.
     """
 
     arrays: dict[str, Array]
     text: Text | None
     body: Body | None
     drift: float | None
+    fps: float
+    recorded: Recorded | None = None
 
     @property
     def frames(self) -> int | None:
-        """Rows T that training reads."""
-        rows = [self.arrays[kind].shape[0] for kind in ARRAYS if kind in self.arrays and not self.arrays[kind].problem]
-        return rows[-1] if rows else None
+        """Rows T that training reads: of the vectors, or of the joints (which give `HumanML3DFeatures` one less)."""
+        kinds = ("new_joint_vecs", "new_joints", "motions")
+        rows = [self.arrays[kind].shape[0] for kind in kinds if kind in self.arrays and not self.arrays[kind].problem]
+        return rows[0] if rows else None
+
+    @property
+    def seconds(self) -> float | None:
+        """Duration of these frames."""
+        return None if self.frames is None else self.frames / self.fps
 
     def usable(self, kind: str) -> bool:
         """Whether the numbers of an array can be worked with."""
@@ -85,7 +86,7 @@ class Sums(NamedTuple):
 def scan(folder: Path) -> dict[str, frozenset[str]]:
     """Ids of the files in each folder of the layout; a folder that is not there is left out."""
     found = {}
-    for kind, ending in (*((kind, ".npy") for kind in ARRAYS), ("texts", ".txt")):
+    for kind, ending in ENDINGS.items():
         if (folder / kind).is_dir():
             # os.walk is several times faster than Path.rglob on 10^5 files.
             names = (
@@ -102,13 +103,17 @@ def detect(folder: Path, files: dict[str, frozenset[str]]) -> tuple[Layout, str]
     shapes, statures = [], []
     for kind in ARRAYS:
         for clip in sorted(files.get(kind, ()))[:20]:
-            array, found = _load(folder / kind / f"{clip}.npy")
+            array, found = read_array(folder / kind / f"{clip}.npy")
             if array is None or found.problem or array.ndim < 2:
                 continue
             shapes.append(array.shape[1:])
             for layout in (HUMANML3D, KIT):
                 if array.shape[1:] == (layout.num_joints, 3) and len(array) > 1 and not found.nan:
-                    statures.append(measure(array / layout.units, layout).stature)
+                    statures.append(measure(array / layout.units, layout, layout.features.fps).stature)
+    for clip in [] if statures else sorted(files.get("motions", ()))[:20]:
+        joints, _, recorded = read_motion(folder / "motions" / f"{clip}.npz", HUMANML3D.features.skeleton)
+        if joints is not None and recorded is not None:
+            statures.append(measure(joints, HUMANML3D, recorded.fps).stature)
     kit = sum(shape in ((KIT.num_joints, 3), (KIT.dim,)) for shape in shapes) > len(shapes) / 2
     tall = float(np.median(statures)) if statures else 1.7
     unit = next((name for name, scale in _UNITS.items() if STATURE[0] <= tall * scale <= STATURE[1]), "metres")
@@ -130,7 +135,7 @@ def read_clips(plan: Plan, ids: list[str], num_workers: int | None) -> tuple[dic
     """
     if num_workers is None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        num_workers = 0 if len(ids) < _IN_PROCESS else cores
+        num_workers = 0 if len(ids) < (_IN_PROCESS_MOTIONS if "motions" in plan.files else _IN_PROCESS) else cores
     chunks = [ids[i : i + _CHUNK] for i in range(0, len(ids), _CHUNK)]
     clips: dict[str, Clip] = {}
     sums = Sums(0, np.zeros(plan.layout.dim), np.zeros(plan.layout.dim))
@@ -144,7 +149,7 @@ def read_clips(plan: Plan, ids: list[str], num_workers: int | None) -> tuple[dic
 
 def load(folder: Path, kind: str, clip: str) -> NDArray[np.float32]:
     """An array that was found usable."""
-    array, _ = _load(folder / kind / f"{clip}.npy")
+    array, _ = read_array(folder / kind / f"{clip}.npy")
     assert array is not None, f"{kind}/{clip} was readable before"
     return array
 
@@ -176,42 +181,36 @@ def _read(plan: Plan, clip: str) -> tuple[Clip, NDArray[np.float32] | None]:
     arrays: dict[str, NDArray[np.float32]] = {}
     for kind, shape in zip(ARRAYS, ((layout.num_joints, 3), (layout.dim,)), strict=True):
         if clip in plan.files.get(kind, ()):
-            array, facts = _load(plan.folder / kind / f"{clip}.npy")
+            array, facts = read_array(plan.folder / kind / f"{clip}.npy")
             if array is not None and (array.shape[1:] != shape or len(array) < 2):
                 want = ", ".join(map(str, shape))
                 facts = facts._replace(problem=f"shape {facts.shape}, expected (T, {want}) with T at least 2", nan=0)
             found[kind] = facts
             if array is not None and not facts.problem and not facts.nan:
                 arrays[kind] = array
+    own, recorded = None, None
+    if clip in plan.files.get("motions", ()):
+        file = plan.folder / "motions" / f"{clip}.npz"
+        own, found["motions"], recorded = read_motion(file, layout.features.skeleton)
     joints, vectors = arrays.get("new_joints"), arrays.get("new_joint_vecs")
-    decoded, drift = None, None
+    fps, decoded, drift = layout.features.fps, None, None
     if vectors is not None:
         decoded = _FEATURES[layout.name].to_joints(torch.from_numpy(vectors)).numpy()
     if joints is not None:
-        joints = joints * (np.float32(plan.scale) / layout.units)
+        joints = joints / layout.units
+        if own is not None and recorded is not None and len(own) == len(joints):
+            recorded = recorded._replace(apart=float(np.abs(own - joints).max()))
+    elif "new_joints" not in plan.files and recorded is not None:
+        joints, fps = own, recorded.fps
+    if joints is not None:
+        joints = joints * np.float32(plan.scale)
         if decoded is not None:
             rows = min(len(joints), len(decoded))
             off = place(joints, layout)[:rows] - decoded[:rows]
             off[..., 1] -= off[..., 1].mean()  # the floor may be that of a frame which only the vectors saw
             drift = float(np.linalg.norm(off, axis=-1).max())
-    elif "new_joints" not in plan.files:
+    elif not {"new_joints", "motions"} & plan.files.keys():
         joints = decoded
     text = read_text(plan.folder / "texts" / f"{clip}.txt") if clip in plan.files.get("texts", ()) else None
-    body = None if joints is None else measure(joints, layout)
-    return Clip(found, text, body, drift), vectors
-
-
-def _load(file: Path) -> tuple[NDArray[np.float32] | None, Array]:
-    """The array as float32 where its numbers can be read, and what it is."""
-    try:
-        raw = np.load(file, allow_pickle=False)
-        if not isinstance(raw, np.ndarray):
-            return None, Array(problem="an archive (.npz) instead of one array")
-        if raw.dtype.kind != "f":
-            return None, Array(raw.shape, str(raw.dtype), problem=f"holds {raw.dtype}, not floating-point numbers")
-        array = np.ascontiguousarray(raw, dtype=np.float32)
-    except (ValueError, TypeError, EOFError, OSError, MemoryError, SyntaxError) as error:
-        return None, Array(problem=f"unreadable: {str(error).splitlines()[0][:80] if str(error) else 'empty file'}")
-    nan = int(array.size - np.isfinite(array).sum())
-    digest = hashlib.blake2b(array.data, digest_size=16).digest() if array.size else b""
-    return array, Array(raw.shape, str(raw.dtype), nan=nan, digest=digest)
+    body = None if joints is None else measure(joints, layout, fps)
+    return Clip(found, text, body, drift, layout.features.fps if "new_joint_vecs" in found else fps, recorded), vectors

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmm.data.check.dataset import DataSet
+from lmm.data.check.files import KINDS
 from lmm.data.check.layout import Layout
-from lmm.data.check.reading import ARRAYS
 from lmm.data.check.report import Finding
 
 _TRAINING, _EVALUATOR, _KIT = "HumanML3D's own pair", "the evaluator's pair (t2m)", "the evaluator's pair (KIT)"
@@ -114,7 +114,7 @@ def _tell(file: _File) -> str:
 
 
 def _candidates(folder: Path) -> list[Path]:
-    folders = [folder, *(f for f in folder.iterdir() if f.is_dir() and f.name not in (*ARRAYS, "texts", "motions"))]
+    folders = [folder, *(f for f in folder.iterdir() if f.is_dir() and f.name not in (*KINDS, "texts"))]
     found = [file for place in folders for file in place.glob("*.npy")]
     return sorted(file for file in found if any(word in file.stem.lower() for word in ("mean", "std")))
 

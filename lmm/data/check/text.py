@@ -1,4 +1,7 @@
-"""A file of captions, utf-8: ``caption#word/POS word/POS ...#start#end`` a line, in seconds; 0#0 is the whole clip."""
+"""A file of captions, utf-8: ``caption#word/POS word/POS ...#start#end`` a line, in seconds; 0#0 is the whole clip.
+
+The tokens may be left out (``caption##start#end``), as ``lmm data import`` does.
+"""
 
 import math
 import re
@@ -6,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
+_SIDE = re.compile(r"\b(left|right|((?:counter|anti)[- ]?)?clockwise)\b")
 _DETERMINERS = {"a", "an", "the"}
 _SUFFIXES = ("ing", "ed", "es", "s", "ly")
 
@@ -57,7 +61,7 @@ def read_text(file: Path) -> Text:
             problems.append(f"line {number}: empty caption")
         elif math.isinf(start) or math.isinf(end) or min(start, end) < 0:
             problems.append(f"line {number}: times {'#'.join(times)!r} are not seconds from the clip's start")
-        elif not pairs or not all(word and tag for word, _, tag in pairs):
+        elif not all(word and tag for word, _, tag in pairs):
             problems.append(f"line {number}: tokens are not word/POS")
         lines.append(Line(number, caption.strip(), start, end, frozenset(tag for _, _, tag in pairs)))
     if not lines and not problems:
@@ -68,6 +72,11 @@ def read_text(file: Path) -> Text:
 def words(caption: str) -> list[str]:
     """Words in lower case, without punctuation."""
     return _WORD.findall(caption.casefold())
+
+
+def sides(caption: str) -> list[str]:
+    """The words of a caption that a mirror exchanges: left, right, clockwise, counterclockwise (however written)."""
+    return ["counterclockwise" if found[2] else found[1] for found in _SIDE.finditer(caption.casefold())]
 
 
 def bag(caption: str) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from lmm.motion.transforms import crop, face_forward, mirror, put_on_floor, resa
 _FIELD_FPS = 20.0
 _SIDES = {"left": "right", "right": "left", "clockwise": "counterclockwise", "counterclockwise": "clockwise"}
 _SIDES |= {"counter-clockwise": "clockwise", "anticlockwise": "clockwise", "anti-clockwise": "clockwise"}
-_SIDE = re.compile(rf"(?<![\w-])({'|'.join(sorted(_SIDES, key=len, reverse=True))})(?![\w-])", re.IGNORECASE)
+_SIDE = re.compile(rf"\b({'|'.join(sorted(_SIDES, key=len, reverse=True))})\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
