@@ -5,6 +5,7 @@ Its arguments, those of `ImportOptions` and a few of this command are the option
 """
 
 import os
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,13 @@ def data_import(words: list[str]) -> None:
     source = cls(given["folder"], **arguments)
     settings = {"format": f"{cls.__module__}.{cls.__qualname__}", "folder": str(source.folder.resolve()), **arguments}
     chosen = ImportOptions(**{key: given[key] for key in options})
-    manifest, quarantine = import_recordings(
-        source, given["output"], chosen, settings=settings, num_workers=given["num_workers"]
-    )
+    try:
+        manifest, quarantine = import_recordings(
+            source, given["output"], chosen, settings=settings, num_workers=given["num_workers"]
+        )
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
     _tell(Path(given["output"]), manifest, quarantine)
     if quarantine and given["strict"]:
         raise ValueError(f"{len(quarantine)} files went to quarantine and --strict was given")
@@ -79,6 +84,8 @@ def _tell(out: Path, manifest: list[dict[str, Any]], quarantine: list[dict[str, 
             f"min_frames and max_frames); --window {int(1960 / fps) / 10:g} cuts the long ones"
         )
     rest = "" if all(line["captions"] for line in manifest) else " --data.source.require_captions false"
+    if fps != 20:  # HumanML3D's features, which the recipes have, are defined at 20
+        rest += f" --config representation/smpl_d135.yaml --data.representation.fps {fps:g}"
     print(
         f"next: lmm data check {out}\n"
         f"      lmm fit --config tokenizer_lfq2d.yaml --config data/folder.yaml --data.source.folder {out}{rest}"

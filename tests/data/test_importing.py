@@ -1,6 +1,7 @@
 """The import runner, with a raw format of the test's own: what it writes, keeps, refuses and resumes."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -145,11 +146,74 @@ def test_a_folder_holds_one_import(raw, tmp_path):
     run(raw, tmp_path / "out")
     with pytest.raises(ValueError, match=r"another import.*options"):
         run(raw, tmp_path / "out", fps=30.0)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").touch()
     with pytest.raises(ValueError, match="holds no import"):
-        run(raw, raw)
+        run(raw, tmp_path / "full")
+    for inside in (raw, raw / "out"):
+        with pytest.raises(ValueError, match="lies in"):
+            run(raw, inside)
+
+
+def test_what_changed_since_is_read_again_and_nothing_old_stays(raw, tmp_path):
+    out = tmp_path / "out"
+    run(raw, out, window=2.5)
+    assert (out / "motions" / "sub_w_7_03.npz").exists()
+    (raw / "sub" / "w 0.txt").write_text("new words\n")  # a caption alone
     (raw / "sub" / "w 1.wave").unlink()
-    with pytest.raises(ValueError, match="no longer in"):
-        run(raw, tmp_path / "out")
+    (raw / "sub" / "w 2.wave").write_text("now broken")
+    (raw / "sub" / "w 7.wave").write_text("60 20")  # two pieces instead of four
+    manifest, quarantine = run(raw, out, window=2.5)
+    assert (out / "texts" / "sub_w_0_00.txt").read_text().startswith("new words##")
+    assert [line["file"] for line in quarantine] == ["sub/w 2.wave"]
+    ids = {line["id"] for line in manifest}
+    assert {"sub_w_7_00", "sub_w_7_01"} <= ids and "sub_w_7_02" not in ids
+    assert not [name for name in ids if name.startswith(("sub_w_1", "sub_w_2"))]
+    for kind in ("motions", "new_joints", "texts"):
+        assert {file.stem for file in (out / kind).iterdir()} == ids
+
+
+def test_files_that_arguments_name_belong_to_the_import(raw, tmp_path):
+    index = tmp_path / "index.csv"
+    index.write_text("a")
+    arguments = dict(settings={"format": "waves", "index": str(index)})
+    import_recordings(Waves(str(raw)), tmp_path / "out", ImportOptions(), **arguments)
+    import_recordings(Waves(str(raw)), tmp_path / "out", ImportOptions(), **arguments)
+    index.write_text("ab")
+    with pytest.raises(ValueError, match=r"another import \(files differ\)"):
+        import_recordings(Waves(str(raw)), tmp_path / "out", ImportOptions(), **arguments)
+
+
+def test_odd_names_and_linked_folders(raw, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "Far.WAVE").write_text("50 20")
+    (raw / "link").symlink_to(tmp_path / "elsewhere")
+    (raw / "circle").symlink_to(raw)
+    (raw / "dead.wave").symlink_to(tmp_path / "nowhere")
+    (raw / "line\u2028break.wave").write_text("50 20")
+    (raw / os.fsdecode(b"latin\xe9.wave")).write_text("no")
+    manifest, quarantine = run(raw, tmp_path / "out")
+    ids = {line["id"] for line in manifest}
+    assert {"link_Far", "line_break"} <= ids and len(ids) == 10
+    assert len(quarantine) == 2 and run(raw, tmp_path / "out")[0] == manifest
+
+
+def test_captions_at_the_edges_of_pieces_are_told(raw, tmp_path):
+    (raw / "sub" / "w 0.txt").write_text("whole\nacross##2.0#3.0\ninside##3.0#4.0\n")  # cut at 2.5 s
+    lines = {line["id"]: line for line in run(raw, tmp_path / "out", window=2.5)[0]}
+    assert (tmp_path / "out/texts/sub_w_0_01.txt").read_text() == "whole##0.0#0.0\ninside##0.5#1.5\n"
+    assert any("no clip holds" in flag for flag in lines["sub_w_0_00"]["flags"])
+    assert any("across" in step for step in lines["sub_w_0_00"]["operations"])
+    (raw / "sub" / "w 0.txt").write_text("backwards##3.0#2.0\n")
+    _, quarantine = run(raw, tmp_path / "out", window=2.5)
+    assert "ends before it starts" in quarantine[0]["reason"]
+
+
+def test_fitted_rotations_say_how_near_they_are(raw, tmp_path):
+    line = run(raw, tmp_path / "out", fit_rotations=True)[0][0]
+    assert any("mm off in the mean" in step for step in line["operations"])
+    assert "rotations are fitted, not recorded" in line["flags"]
+    assert load_motion(tmp_path / "out/motions/sub_w_0.npz").rotations is not None
 
 
 def test_nothing_to_import_is_an_error(raw, tmp_path):
@@ -166,7 +230,7 @@ def test_nothing_to_import_is_an_error(raw, tmp_path):
 
 def test_two_recordings_of_one_name_are_refused(raw, tmp_path):
     (raw / "sub_w_0.wave").write_text("50 20")
-    with pytest.raises(ValueError, match="both give a clip 'sub_w_0'"):
+    with pytest.raises(ValueError, match="would both be called 'sub_w_0'"):
         run(raw, tmp_path / "out")
 
 

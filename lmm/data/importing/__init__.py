@@ -14,8 +14,10 @@ A file's clips are written before its line in ``progress.jsonl`` is, so a killed
 """
 
 import hashlib
-import json
 import multiprocessing
+import os
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -26,17 +28,16 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from lmm import __version__
 from lmm.data.importing.clips import ImportOptions, clips_of, refuse, write_clip
+from lmm.data.importing.folder import ImportFolder, Line, state_of, with_splits
 from lmm.data.sources.raw.base import RawSource, Recording
 
-FORMAT = 1
-_SPLITS = ("train", "val", "test")
+__all__ = ["ImportOptions", "import_recordings"]
 
 
 def import_recordings(
     source: RawSource, output: str | Path, options: ImportOptions, *, settings: dict[str, Any], num_workers: int = 0
-) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+) -> tuple[list[Line], list[Line]]:
     """Import all files of a source; those that an earlier, interrupted run of the same import did are not read again.
 
     Args:
@@ -50,64 +51,49 @@ def import_recordings(
         The manifest's and the quarantine's lines.
 
     Raises:
-        ValueError: there is nothing to read, the folder holds another import, two recordings have the same id, or
-            nothing at all could be read.
+        ValueError: there is nothing to read, the output lies among the recordings or holds something else, two
+            recordings have the same id, or nothing at all could be read.
     """
+    if num_workers < 0:
+        raise ValueError(f"num_workers must be 0 or more, got {num_workers}")
     out, files = Path(output), source.files()
-    _claim(out, settings | {"options": asdict(options)})
-    earlier = _progress(out)
-    if gone := sorted(set(earlier) - {_relative(source, file) for file in files}):
-        raise ValueError(
-            f"{out} holds clips of {len(gone)} recordings that are no longer in {source.folder} ({gone[0]}, ...); "
-            "put them back, or import into another folder"
-        )
-    done: dict[str, list[dict[str, Any]]] = {}  # file -> its clips
-    todo = []
-    for file in files:
-        entry = earlier.get(_relative(source, file))
-        if entry is not None and _stamp(file).items() <= entry.items():
-            done[entry["file"]] = entry["clips"]
+    if out.resolve().is_relative_to(source.folder.resolve()):
+        raise ValueError(f"{out} lies in {source.folder}, whose recordings are read; give a folder outside of it")
+    names = _names(source, files)
+    named = {key: state_of([Path(value)]) for key, value in settings.items() if _names_files(key, value)}
+    folder = ImportFolder(out, settings | {"files": named, "options": asdict(options)})
+    states = {name: state_of(source.depends(file)) for name, file in names.items()}
+    done = folder.finished(states)
+    todo = [file for name, file in names.items() if name not in done]
+    quarantine: list[Line] = []
+    results = _run(source, out, options, todo, num_workers)
+    for file, clips, reason in tqdm(results, f"importing {source.folder.name}", len(todo), unit="file", disable=None):
+        name = _relative(source, file)
+        if reason:
+            quarantine.append({"file": name, "reason": reason})
         else:
-            todo.append(file)
-    quarantine: list[dict[str, str]] = []
-    with (out / "progress.jsonl").open("a", encoding="utf-8") as progress:
-        results = _run(source, out, options, todo, num_workers)
-        for file, clips, reason in tqdm(
-            results, f"importing {source.folder.name}", len(todo), unit="file", disable=None
-        ):
-            name = _relative(source, file)
-            if reason:
-                quarantine.append({"file": name, "reason": reason})
-                continue
             done[name] = clips
-            progress.write(json.dumps({"file": name, **_stamp(file), "clips": clips}, ensure_ascii=False) + "\n")
-            progress.flush()
+            folder.note(name, states[name], clips)
     _refuse_twins(done)
     quarantine.sort(key=lambda line: line["file"])
-    _write_lines(out / "quarantine.jsonl", quarantine)
-    if not any(done.values()):
+    manifest = with_splits(done, options.split, options.seed)
+    folder.finish(manifest, quarantine)
+    if not manifest:
         reasons = "\n".join(f"  {line['file']}: {line['reason']}" for line in quarantine[:5])
         raise ValueError(f"none of the {len(files)} files in {source.folder} could be read:\n{reasons}")
-    manifest = _with_splits(done, options)
-    _write_lines(out / "manifest.jsonl", manifest)
-    for split in dict.fromkeys([*_SPLITS, *(line["split"] for line in manifest)]):
-        ids = [line["id"] for line in manifest if line["split"] == split]
-        (out / f"{split}.txt").unlink(missing_ok=True)
-        if ids:
-            (out / f"{split}.txt").write_text("".join(f"{name}\n" for name in ids))
     return manifest, quarantine
 
 
 def _run(
     source: RawSource, out: Path, options: ImportOptions, files: list[Path], num_workers: int
-) -> Iterator[tuple[Path, list[dict[str, Any]], str]]:
+) -> Iterator[tuple[Path, list[Line], str]]:
     """(file, its manifest lines, why it could not be read) in order of completion."""
     if num_workers < 1 or len(files) < 2:
         for file in files:
             yield (file, *_import_file(source, out, options, file))
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(num_workers, context, initializer=_begin, initargs=(os.getpid(),)) as pool:
         pending = {pool.submit(_import_file, source, out, options, file): file for file in files}
         try:
             for future in as_completed(pending):
@@ -121,7 +107,19 @@ def _run(
             pool.shutdown(cancel_futures=True)
 
 
-def _import_file(source: RawSource, out: Path, options: ImportOptions, file: Path) -> tuple[list[dict[str, Any]], str]:
+def _begin(parent: int) -> None:
+    """A reading process uses one core and ends when the import does, however that ends."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    torch.set_num_threads(1)
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _import_file(source: RawSource, out: Path, options: ImportOptions, file: Path) -> tuple[list[Line], str]:
     """Write all clips of one file; all of them or, with a reason, none."""
     clips, lines = [], []
     try:
@@ -133,18 +131,20 @@ def _import_file(source: RawSource, out: Path, options: ImportOptions, file: Pat
         origin = {"file": _relative(source, file), "sha256": _sha256(file), "licence": source.licence}
     except Exception as error:  # whatever a foreign file does to a reader, the other files still have to be read
         known = isinstance(error, ValueError | OSError)
-        return [], str(error) if known else f"{type(error).__name__}: {error} (not foreseen: please report it)"
+        reason = str(error) if known else f"{type(error).__name__}: {error} (not foreseen: please report it)"
+        return [], reason.encode("utf-8", "backslashreplace").decode()
     for clip in clips:  # outside of the try: a full disk is no fault of the file
         write_clip(clip, out)
     return [origin | line for line in lines], "" if lines else "holds no recording"
 
 
-def _describe(recording: Recording, clip: Recording) -> dict[str, Any]:
+def _describe(recording: Recording, clip: Recording) -> Line:
     """A clip's line of the manifest, apart from what is said of its file."""
+    motion = recording.motion
     return {
         "id": clip.id,
-        "source_frames": recording.motion.num_frames,
-        "source_fps": recording.motion.fps,
+        "source_frames": motion.num_frames if recording.source_frames is None else recording.source_frames,
+        "source_fps": motion.fps if recording.source_fps is None else recording.source_fps,
         "frames": clip.motion.num_frames,
         "fps": clip.motion.fps,
         "joints": clip.motion.skeleton.num_joints,
@@ -155,59 +155,28 @@ def _describe(recording: Recording, clip: Recording) -> dict[str, Any]:
     }
 
 
-def _with_splits(done: dict[str, list[dict[str, Any]]], options: ImportOptions) -> list[dict[str, Any]]:
-    """Manifest lines in order of id, each with a split; all clips of one file fall into one."""
-    drawn = [file for file, clips in done.items() if clips and any(clip["split"] is None for clip in clips)]
-    drawn.sort(key=lambda file: hashlib.sha256(f"{options.seed}\0{file}".encode()).digest())
-    quota = [round(share * len(drawn)) for share in options.split[1:]]
-    if len(drawn) >= len(_SPLITS):  # a small set still has something to be judged on
-        quota = [max(number, 1) if share else 0 for number, share in zip(quota, options.split[1:], strict=True)]
-    of_file = {file: "val" if i < quota[0] else "test" if i < sum(quota) else "train" for i, file in enumerate(drawn)}
-    lines = [clip | {"split": clip["split"] or of_file[file]} for file, clips in done.items() for clip in clips]
-    return sorted(lines, key=lambda line: line["id"])
+def _names(source: RawSource, files: list[Path]) -> dict[str, Path]:
+    """Relative name -> file; refused before anything is read where two files would give clips of one name."""
+    seen: dict[str, Path] = {}
+    for file in files:
+        other = seen.setdefault(source.name(file), file)
+        if other != file:
+            raise ValueError(f"{file} and {other} would both be called {source.name(file)!r}; rename one of the two")
+    return {_relative(source, file): file for file in files}
 
 
-def _claim(out: Path, settings: dict[str, Any]) -> None:
-    """Make the folder, or make sure that it holds this very import."""
-    mine = json.loads(json.dumps({"format": FORMAT, **settings}))
-    file = out / "import.json"
-    if file.is_file():
-        theirs = {key: value for key, value in json.loads(file.read_text()).items() if key != "lmm"}
-        if theirs != mine:
-            changed = sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
-            raise ValueError(
-                f"{out} holds another import ({', '.join(changed)} differ); give another folder, or delete it first"
-            )
-    elif out.exists() and any(out.iterdir()):
-        raise ValueError(f"{out} is already there and holds no import; give another folder, or delete it first")
-    else:
-        out.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(mine | {"lmm": __version__}, indent=2) + "\n")
+def _names_files(key: str, value: Any) -> bool:
+    """Whether an argument names files, other than the recordings themselves (body models, an index, a joint map)."""
+    return key not in ("folder", "format") and isinstance(value, str) and Path(value).exists()
 
 
-def _progress(out: Path) -> dict[str, Any]:
-    """What earlier runs did: file -> its line; a last line that a kill cut short is dropped."""
-    file = out / "progress.jsonl"
-    if not file.is_file():
-        return {}
-    whole, newline, _ = file.read_text(encoding="utf-8").rpartition("\n")
-    file.write_text(whole + newline, encoding="utf-8")
-    return {entry["file"]: entry for entry in map(json.loads, whole.splitlines())}
-
-
-def _stamp(file: Path) -> dict[str, int]:
-    stat = file.stat()
-    return {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-
-
-def _refuse_twins(done: dict[str, list[dict[str, Any]]]) -> None:
+def _refuse_twins(done: dict[str, list[Line]]) -> None:
     seen: dict[str, str] = {}
     for file, clips in done.items():
         for clip in clips:
             if seen.setdefault(clip["id"], file) != file:
-                raise ValueError(
-                    f"{file} and {seen[clip['id']]} both give a clip {clip['id']!r}; rename one of the two"
-                )
+                other = seen[clip["id"]]
+                raise ValueError(f"{file} and {other} both give a clip {clip['id']!r}; rename one of the two")
 
 
 def _relative(source: RawSource, file: Path) -> str:
@@ -217,7 +186,3 @@ def _relative(source: RawSource, file: Path) -> str:
 def _sha256(file: Path) -> str:
     with file.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def _write_lines(file: Path, lines: list[Any]) -> None:
-    file.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import ceil
@@ -76,21 +76,37 @@ def clips_of(recording: Recording, options: ImportOptions) -> Iterator[Recording
     if options.fit_rotations and motion.rotations is None:
         rotations, offsets = fit_rotations(motion.joints, motion.skeleton)
         skeleton = replace(motion.skeleton, offsets=tuple(map(tuple, offsets.tolist())))
+        posed = skeleton.forward_kinematics(rotations, motion.joints[..., 0, :])
+        error = 1000 * (posed - motion.joints).norm(dim=-1)
         motion = Motion(motion.joints, motion.fps, skeleton, rotations)
-        operations.append("fitted rotations to positions")
+        operations.append(
+            f"fitted rotations to positions ({error.mean():.1f} mm off in the mean, {error.max():.0f} at most)"
+        )
         flags.append("rotations are fitted, not recorded")
+        if error.max() > 10:
+            flags.append("fitted rotations miss joints by more than 1 cm: the body is not rigid where SMPL's is")
     count = 1 if options.window is None else max(ceil(motion.num_frames / round(options.window * options.fps)), 1)
     edges = np.linspace(0, motion.num_frames, count + 1).round().astype(int).tolist()
-    for number, (start, stop) in enumerate(pairwise(edges)):
+    pieces = list(pairwise(edges))
+    spans = [(start / motion.fps, stop / motion.fps) for start, stop in pieces]
+    if lost := [c.text for c in recording.captions if not any(_within(c, *span) for span in spans)]:
+        flags.append("captions about a stretch that no clip holds are left out")
+        operations.append(f"left out the captions {lost}")
+    if count > 1 and any(c.start == c.end == 0 for c in recording.captions):
+        flags.append("a caption of the whole recording stands at each of its pieces")
+    for number, ((start, stop), span) in enumerate(zip(pieces, spans, strict=True)):
         piece, name, steps = crop(motion, start, stop), recording.id, list(operations)
         if count > 1:
             name, steps = f"{name}_{number:02d}", [*steps, f"cut to frames {start} to {stop}"]
         if options.floor:
             piece, steps = put_on_floor(piece), [*steps, "lowest joint put at height 0"]
         if options.facing:
-            piece, steps = face_forward(piece), [*steps, "origin and facing of frame 0 set"]
+            try:
+                piece, steps = face_forward(piece), [*steps, "origin and facing of frame 0 set"]
+            except ValueError as error:
+                raise ValueError(f"{name}: {error} (or import with --facing false)") from None
         notes = [*flags, "shorter than 2 s"] if piece.seconds < 2 else flags
-        captions = tuple(_captions_within(recording.captions, start / motion.fps, stop / motion.fps))
+        captions = tuple(_shifted(caption, span[0]) for caption in recording.captions if _within(caption, *span))
         clip = replace(recording, id=name, motion=piece, captions=captions, operations=tuple(steps), flags=tuple(notes))
         yield clip
         if options.mirror:
@@ -130,13 +146,16 @@ def write_clip(clip: Recording, out: Path) -> None:
         _replace(out / "texts" / f"{clip.id}.txt", lambda file: file.write_text(lines, encoding="utf-8"))
 
 
-def _captions_within(captions: Iterable[Caption], start: float, stop: float) -> Iterator[Caption]:
-    """Captions of a piece: those about the whole recording, and those about a stretch that lies in the piece."""
-    for caption in captions:
-        if caption.start == caption.end == 0:
-            yield caption
-        elif start <= caption.start and caption.end <= stop + 1e-6:
-            yield caption._replace(start=caption.start - start, end=caption.end - start)
+def _within(caption: Caption, start: float, stop: float) -> bool:
+    """Whether a caption is about the whole recording, or about a stretch that lies between two times."""
+    return caption.start == caption.end == 0 or (start <= caption.start and caption.end <= stop + 1e-6)
+
+
+def _shifted(caption: Caption, start: float) -> Caption:
+    """A caption with its times counted from ``start``."""
+    if caption.start == caption.end == 0:
+        return caption
+    return caption._replace(start=round(caption.start - start, 3), end=round(caption.end - start, 3))
 
 
 def _replace(file: Path, write: Callable[[Path], object]) -> None:

@@ -124,7 +124,8 @@ class HumanML3D(MotionSource):
         if motion.fps != representation.fps:
             raise ValueError(
                 f"{file} has {motion.fps:g} frames a second and {type(representation).__name__} is defined at "
-                f"{representation.fps:g}; import the recordings again with --fps {representation.fps:g}"
+                f"{representation.fps:g}; import the recordings again with --fps {representation.fps:g}, or use "
+                "features whose frame rate can be set, such as SMPLD135"
             )
         try:
             return select(motion, representation.skeleton), None  # features of a body without hands leave them out

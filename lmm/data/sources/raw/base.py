@@ -4,9 +4,11 @@
 NAME is the module's name in this folder: a new format is a new file with one `RawSource`, and touches nothing else.
 """
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import ClassVar
 
@@ -30,6 +32,8 @@ class Recording:
         operations: what was done to the file's content to get here, in order, for the manifest.
         flags: what a user should know about this recording, for the manifest.
         extra: arrays to keep beside the motion (``betas``, ``gender``).
+        source_frames: frames of the file itself, where the motion is a part of it.
+        source_fps: frame rate of the file itself, where the motion has another.
     """
 
     id: str
@@ -39,6 +43,8 @@ class Recording:
     operations: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     extra: dict[str, np.ndarray] = field(default_factory=dict)
+    source_frames: int | None = None
+    source_fps: float | None = None
 
 
 class RawSource(ABC):
@@ -62,12 +68,21 @@ class RawSource(ABC):
         """
         if not self.folder.is_dir():
             raise ValueError(f"{self.folder} is not a folder; give the one that holds the recordings")
-        found = sorted({file for pattern in self.patterns for file in self.folder.rglob(pattern) if file.is_file()})
+        patterns = [each for pattern in self.patterns for each in (pattern.lower(), f"*/{pattern.lower()}")]
+        found = sorted(
+            file
+            for file in _files_below(self.folder)
+            if any(fnmatch(file.relative_to(self.folder).as_posix().lower(), pattern) for pattern in patterns)
+        )
         if not found:
             raise ValueError(
                 f"{self.folder} holds no {' or '.join(self.patterns)}; is this the right format or folder?"
             )
         return found
+
+    def depends(self, file: Path) -> list[Path]:
+        """All files that reading a file uses; the file is read again when one of them has changed."""
+        return [file, self.captions_file(file)]
 
     @abstractmethod
     def read(self, file: Path) -> Iterator[Recording]:
@@ -85,11 +100,31 @@ class RawSource(ABC):
         path = [*relative.parts[:-1], stem.rpartition(".")[0] or stem]
         return "".join(c if c.isalnum() or c in "-." else "_" for c in "_".join(path))
 
+    def captions_file(self, file: Path) -> Path:
+        """Where the sentences about a recording may stand: ``<name>.txt`` beside it."""
+        return file.with_name(file.name.removesuffix(".gz")).with_suffix(".txt")
+
     def captions(self, file: Path) -> tuple[Caption, ...]:
-        """The sentences in ``<name>.txt`` beside a recording: one a line, plain or ``caption#tokens#start#end``.
+        """The sentences about a recording: one a line, plain or ``caption#tokens#start#end``.
 
         Raises:
-            ValueError: the file is not utf-8, or a line's times are not seconds.
+            ValueError: the file is not utf-8, or a line's times are not seconds or end before they start.
         """
-        text = file.with_name(file.name.removesuffix(".gz")).with_suffix(".txt")
-        return tuple(read_captions(text)) if text.is_file() else ()
+        text = self.captions_file(file)
+        captions = tuple(read_captions(text)) if text.is_file() else ()
+        for caption in captions:
+            if caption.end < caption.start:
+                raise ValueError(f"{text}: {caption.text!r} ends before it starts; correct its times")
+        return captions
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """All files, links to folders followed (each folder once, so that no circle is endless)."""
+    seen = {os.path.realpath(folder)}
+    for root, folders, files in os.walk(folder, followlinks=True):
+        for name in list(folders):
+            real = os.path.realpath(os.path.join(root, name))
+            if real in seen:
+                folders.remove(name)
+            seen.add(real)
+        yield from (Path(root, name) for name in files)
