@@ -46,6 +46,32 @@ class Skeleton:
         """Rest offsets as a tensor."""
         return torch.tensor(self.offsets)
 
+    def partition(self, name: str) -> dict[str, tuple[int, ...]]:
+        """Disjoint groups of joints that together cover the body.
+
+        Args:
+            name: "whole" (one group), "halves" (lower: root and legs; upper: the rest), "limbs" (``parts``), "six" (the
+                root by itself, and the limbs; ParCo, Zou et al. 2024) or "joints" (each by itself).
+
+        Raises:
+            ValueError: there is no such partition, or the skeleton's parts are no legs ("halves").
+        """
+        everything = tuple(range(self.num_joints))
+        lower = {0, *(joint for part, joints in self.parts.items() if part.endswith("leg") for joint in joints)}
+        limbs = {part: tuple(joint for joint in joints if joint) for part, joints in self.parts.items()}
+        known: dict[str, dict[str, tuple[int, ...]]] = {
+            "whole": {"body": everything},
+            "halves": {"lower": tuple(sorted(lower)), "upper": tuple(j for j in everything if j not in lower)},
+            "limbs": dict(self.parts),
+            "six": {"root": (0,), **{part: joints for part, joints in limbs.items() if joints}},
+            "joints": {joint: (number,) for number, joint in enumerate(self.names)},
+        }
+        if name not in known:
+            raise ValueError(f"there is no partition {name!r} of a skeleton; there are {', '.join(known)}")
+        if name == "halves" and len(lower) == 1:
+            raise ValueError(f"this skeleton has no legs among its parts ({', '.join(self.parts)}), so no halves")
+        return known[name]
+
     def index(self, name: str) -> int:
         """Index of the joint called ``name``."""
         return self.names.index(name)

@@ -1,3 +1,4 @@
+import inspect
 import math
 from itertools import pairwise
 
@@ -8,7 +9,14 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
 from lmm.motion import HUMANML3D_22, Motion, Skeleton
-from lmm.motion.representations import KIT_21, HumanML3DFeatures, JointPositions, KITFeatures
+from lmm.motion.representations import (
+    KIT_21,
+    SMPLD268,
+    HumanML3DFeatures,
+    JointPositions,
+    KITFeatures,
+    MotionStreamer272,
+)
 from lmm.motion.representations.humanml3d import canonicalize, retarget
 from lmm.motion.rotations import axis_angle_to_matrix
 
@@ -362,6 +370,14 @@ def test_half_precision_around_it_changes_nothing():
     assert torch.equal(features, HumanML3DFeatures().encode(motion(joints)))
 
 
+@pytest.mark.parametrize("representation", [HumanML3DFeatures(), KITFeatures()])
+def test_decoding_is_one_graph_to_a_compiler(representation):
+    features = representation.encode(bodies(representation, body(20, (2,), 0, representation.skeleton)))
+    plain = inspect.unwrap(type(representation).to_joints)  # a compiler cannot follow the check of shapes
+    compiled = torch.compile(plain, fullgraph=True, backend="eager")
+    assert torch.allclose(compiled(representation, features), representation.to_joints(features), atol=1e-6)
+
+
 def test_kit_vectors_are_mirrored_and_motions_are_not():
     representation = KITFeatures()
     facing = KIT_21.rest.new_zeros(21, 3)
@@ -389,3 +405,23 @@ def test_positions_know_their_frame_rate():
         JointPositions().encode(motion_30)
     with pytest.raises(ValueError, match="fps must be positive"):
         JointPositions(fps=0.0)
+
+
+@pytest.mark.parametrize("representation", [HumanML3DFeatures(), KITFeatures(), SMPLD268(), MotionStreamer272()])
+@pytest.mark.parametrize("name", ["whole", "halves", "limbs", "six", "joints", "blocks"])
+def test_a_partition_takes_every_column_once(representation, name):
+    parts = representation.partition(name)
+    assert sorted(sum(parts.values(), [])) == list(range(representation.dim))
+    joints = representation.skeleton.num_joints
+    assert len(parts) == {"joints": joints, "blocks": len(representation.blocks)}.get(
+        name, {"whole": 1, "halves": 2, "limbs": 5, "six": 6}.get(name)
+    )
+    if name == "halves":
+        velocities = representation.slices["velocities"].start
+        knee, wrist = (velocities + 3 * representation.skeleton.index(f"left_{joint}") for joint in ("knee", "wrist"))
+        assert knee in parts["lower"] and wrist in parts["upper"]
+
+
+def test_there_are_no_other_partitions():
+    with pytest.raises(ValueError, match="no partition 'thirds'"):
+        HumanML3DFeatures().partition("thirds")

@@ -2,6 +2,7 @@
 
 import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -15,9 +16,9 @@ from lmm.motion.skeleton import Skeleton
 class MotionRepresentation(nn.Module, ABC):
     """Motion <-> features "B T D".
 
-    Subclasses set ``skeleton``, ``fps``, ``blocks`` (name -> width, in the order of the features) and ``parts``
-    (name -> feature columns; disjoint, together all D columns) and write ``encode`` and ``decode``. Statistics live in
-    the buffers ``mean`` and ``std``, so a checkpoint carries the pair it was trained with.
+    Subclasses set ``skeleton``, ``fps``, ``blocks`` (name -> width, in the order of the features) and ``owners``, and
+    write ``encode`` and ``decode``. Statistics live in the buffers ``mean`` and ``std``, so a checkpoint carries the
+    pair it was trained with.
     """
 
     skeleton: ClassVar[Skeleton]
@@ -49,12 +50,37 @@ class MotionRepresentation(nn.Module, ABC):
         return {name: slice(end - width, end) for (name, width), end in zip(self.blocks.items(), ends, strict=True)}
 
     @property
-    @abstractmethod
+    def owners(self) -> dict[str, Sequence[int]]:
+        """Block -> the joints that share it equally, in its order; blocks that are not named belong to the root."""
+        return {}
+
+    @property
     def parts(self) -> dict[str, list[int]]:
-        """Feature columns of each body part; every column belongs to exactly one part."""
+        """Feature columns of the skeleton's limbs."""
+        return self.partition("limbs")
+
+    def partition(self, name: str) -> dict[str, list[int]]:
+        """Feature columns of each part of a named partition; every column belongs to exactly one part.
+
+        Args:
+            name: "blocks" (each feature block), or a partition of the skeleton's joints (see `Skeleton.partition`).
+
+        Raises:
+            ValueError: there is no such partition.
+        """
+        if name == "blocks":
+            return {block: list(range(self.dim))[columns] for block, columns in self.slices.items()}
+        owner: list[int] = []
+        for block, width in self.blocks.items():
+            joints = self.owners.get(block, (0,))
+            owner += [joint for joint in joints for _ in range(width // len(joints))]
+        return {
+            part: [column for column, joint in enumerate(owner) if joint in members]
+            for part, members in self.skeleton.partition(name).items()
+        }
 
     def columns(self, part: str) -> list[int]:
-        """Feature columns that belong to ``part``."""
+        """Feature columns that belong to a limb."""
         if part not in self.parts:
             raise ValueError(f"{type(self).__name__} has no part {part!r}; it has {', '.join(self.parts)}")
         return self.parts[part]

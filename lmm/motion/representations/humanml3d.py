@@ -10,6 +10,7 @@ Inside, joints are rows "J 3 B T": every step is a few operations on contiguous 
 """
 
 import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -21,24 +22,23 @@ from lmm.motion.representations.base import MotionRepresentation
 from lmm.motion.representations.rows import (
     TINY,
     across_body,
-    ancestors,
     bones_of,
-    columns_of,
-    forward_of,
     lengths_of,
+    paths_of,
     place,
-    products_with,
     set_lengths,
     smooth,
     square_of,
     stand_at_origin,
+    swing,
     to_rows,
     turn_ahead,
     turned,
+    wrapped,
 )
 from lmm.motion.skeleton import HUMANML3D_22
 
-CLIPS_AT_ONCE = 16  # few enough for a core's cache, enough to make each operation worth its call
+CLIPS_AT_ONCE = 8  # few enough for a core's cache, enough to make each operation worth its call
 
 
 class HumanML3DFeatures(MotionRepresentation):
@@ -70,8 +70,9 @@ class HumanML3DFeatures(MotionRepresentation):
         "contacts": 4,
     }
     # Direction of each bone in the reference pose, one of ±x ±y ±z: arms along -y (hanging), feet and head along +z.
+    # That of the root is the body's facing direction.
     reference: ClassVar[tuple[str, ...]] = (
-        *("", "+x", "-x", "+y", "-y", "-y", "+y", "-y", "-y", "+y", "+z", "+z", "+y", "+x", "-x", "+z"),
+        *("+z", "+x", "-x", "+y", "-y", "-y", "+y", "-y", "-y", "+y", "+z", "+z", "+y", "+x", "-x", "+z"),
         *("-y",) * 6,
     )
     face: ClassVar[tuple[int, ...]] = (2, 1, 17, 16)  # right hip, left hip, right shoulder, left shoulder
@@ -85,10 +86,13 @@ class HumanML3DFeatures(MotionRepresentation):
     _above: Tensor
     _soles: Tensor
     _target: Tensor
-    _jumps: Tensor
-    _pick: Tensor
-    _sign: Tensor
+    _paths: Tensor
+    _cells: Tensor
+    _axis: Tensor
+    _beside: Tensor
     _half_turn: Tensor
+    _identity: Tensor
+    _signs: Tensor
 
     def __init__(self, uniform_skeleton: bool = True, fixed: bool = False) -> None:
         super().__init__()
@@ -96,26 +100,26 @@ class HumanML3DFeatures(MotionRepresentation):
         self.fixed = fixed
         parents = self.skeleton.parents[1:]
         above = [0 if joint in self.arms and not fixed else parent for joint, parent in enumerate(parents, start=1)]
-        pick, sign, half_turn = products_with(self.reference[1:])
         constants = {"parents": torch.tensor(parents), "above": torch.tensor(above), "soles": torch.tensor(self.feet)}
-        constants |= {"target": self.skeleton.rest.norm(dim=-1) * abs(self.units[1]), "jumps": ancestors(self.skeleton)}
-        constants |= {"pick": pick, "sign": sign, "half_turn": half_turn}
+        constants["target"] = self.skeleton.rest.norm(dim=-1) * abs(self.units[1])
+        constants["paths"], constants["cells"] = paths_of(self.skeleton)
+        signs = torch.tensor([-1.0 if axis[0] == "-" else 1.0 for axis in self.reference])
+        axis = signs[:, None] * torch.eye(3)[["xyz".index(axis[1]) for axis in self.reference]]
+        beside = 1 - axis[1:].abs()
+        constants |= {"axis": axis[1:, :, None, None], "beside": beside[..., None, None]}
+        constants["half_turn"] = TINY * torch.eye(3)[beside.argmax(-1)][..., None, None]
+        signs = 2 * axis.square() - 1  # of x, y, z in the half turn about the reference direction
+        constants["identity"] = torch.eye(2, 3)[..., None, None]
+        constants["signs"] = (signs[1:, :2, None] * signs[above][:, None])[..., None, None]
         for name, constant in constants.items():
             self.register_buffer(f"_{name}", constant, persistent=False)
 
     @property
-    def parts(self) -> dict[str, list[int]]:
-        """The five limbs of the skeleton; root features belong to the torso, contacts to their leg."""
-        s = {name: block.start for name, block in self.slices.items()}
-        columns = {}
-        for part, joints in self.skeleton.parts.items():
-            mine = [0, 1, 2, 3] if 0 in joints else []
-            mine += [s["positions"] + 3 * (j - 1) + i for j in joints if j for i in range(3)]
-            mine += [s["rotations"] + 6 * (j - 1) + i for j in joints if j for i in range(6)]
-            mine += [s["velocities"] + 3 * j + i for j in joints for i in range(3)]
-            mine += [s["contacts"] + i for i, foot in enumerate(self.feet) if foot in joints]
-            columns[part] = mine
-        return columns
+    def owners(self) -> dict[str, Sequence[int]]:
+        """The joints of each block; contacts belong to their foot."""
+        everything = range(self.skeleton.num_joints)
+        blocks = {"positions": everything[1:], "rotations": everything[1:], "velocities": everything}
+        return {**blocks, "contacts": self.feet}
 
     def encode(self, motion: Motion) -> Float[Tensor, "*B _ D"]:
         """Features of a motion; one row fewer than frames.
@@ -172,65 +176,63 @@ class HumanML3DFeatures(MotionRepresentation):
             flat = (lengths == 0).flatten(1).any(1).tolist()
             names = [name for name, empty in zip(self.skeleton.names[1:], flat, strict=True) if empty]
             raise ValueError(f"bones without length in some frame, so without direction: {', '.join(names[:4])}")
+        root, directions = rows[0], bones / lengths[:, None]
         if self.uniform_skeleton:
-            root, bones = set_lengths(rows[0], bones, lengths, self._target.to(rows), self.legs)
-            rows = place(root, bones, self._jumps)
-        ahead = turn_ahead(rows, self.face)
-        rows = stand_at_origin(rows, *ahead)
-        x, y, z = bones[..., :-1].unbind(1)  # turned as they are: differences of positions would be less exact
-        x, z = turned(x, z, *ahead)
-        bones = torch.stack([x, y, z], dim=1)
-
-        angle = self._facing(rows)
-        cos, sin = angle.cos(), angle.sin()
-        now, after = (cos[:, :-1], sin[:, :-1]), (cos[:, 1:], sin[:, 1:])
-        half = (angle[:, 1:] - angle[:, :-1]) / 2
+            root, bones = set_lengths(root, directions, lengths, self._target.to(rows), self.legs)
+            rows = place(root, bones, self._paths, self._cells)
+        facing = self._facing(rows)
+        angle = wrapped(facing - facing[:, :1])
+        change = angle[:, 1:] - angle[:, :-1]
         if self.fixed:
-            turn = half - math.pi * (half / math.pi).round()
+            turn = wrapped(change) / 2
         else:
-            turn = 2 * half.clamp(-math.pi / 2, math.pi / 2) - half  # arcsin(sin(half)), as it folds
+            turn = change.clamp(-math.pi, math.pi) - change / 2  # arcsin(sin(change / 2)), as it folds
 
         first = rows[..., :-1]
         velocity = rows[..., 1:] - first
-        local = first[1:] - first[:1] * rows.new_tensor([1.0, 0.0, 1.0])[:, None, None]
-        ahead_x, ahead_z = turned(velocity[0, 0], velocity[0, 2], *after)
-        x, y, z = torch.cat([local, velocity]).unbind(1)
-        x, z = turned(x, z, *now)
-        positions, velocities = torch.stack([x, y, z], dim=1).split([len(local), len(velocity)])
+        floor = rows[:, 1].amin(dim=(0, 2))[:, None].expand_as(turn)
+        local = first - torch.stack([first[0, 0], floor, first[0, 2]])
+        cos, sin = swing(facing)
+        moved = turned(torch.cat([local, velocity]), cos[..., :-1], sin[..., :-1])
+        root_x, _, root_z = turned(velocity[0], cos[..., 1:], sin[..., 1:]).unbind(0)
         still = square_of(velocity.index_select(0, self._soles.to(rows.device)), 1) < self.contact_threshold
         blocks = [
-            torch.stack([turn, ahead_x, ahead_z, first[0, 1]]),
-            positions,
-            self._rotations(bones, angle[:, :-1] / 2),
-            velocities,
+            torch.stack([turn, root_x, root_z, moved[0, 1]]),
+            moved[1 : self.skeleton.num_joints],
+            self._rotations(turned(directions[..., :-1], cos[..., :1], sin[..., :1]), angle[:, :-1] / 2),
+            moved[self.skeleton.num_joints :],
             still.to(rows),
         ]
-        features = torch.cat([block.reshape(-1, turn.numel()).t() for block in blocks], dim=1)
+        frames = turn.numel()
+        features = torch.cat([block.reshape(-1, frames).t() for block in blocks], dim=1)
         return features.view(*turn.shape, self.dim)
 
     def _facing(self, rows: Float[Tensor, "J 3 B T"]) -> Float[Tensor, "B T"]:
-        """Angle about y that turns each frame's smoothed facing direction to +z; 0 in frame 0."""
-        x, z = smooth(forward_of(across_body(rows, self.face, swapped=not self.fixed))).unbind(0)
-        angle = torch.atan2(-x, z + TINY)  # where there is no direction at all: +z, with a gradient
-        return torch.cat([torch.zeros_like(angle[:, :1]), angle[:, 1:]], dim=1)
+        """Angle about y that turns each frame's facing direction to +z: smoothed over time, but in frame 0 its own."""
+        across, swapped = across_body(rows, self.face)
+        each = across if self.fixed else swapped
+        level = each[::2] * square_of(each, 0).clamp_min(1e-16).rsqrt()  # shorter when the body leans sideways
+        return turn_ahead(torch.cat([across[::2, :, :1], smooth(level)[..., 1:]], dim=-1))
 
-    def _rotations(self, bones: Float[Tensor, "j 3 B T"], half: Float[Tensor, "B T"]) -> Float[Tensor, "j 6 B T"]:
-        """Local rotations of joints 1 on: conj(joint above) · (reference bone -> bone), first two matrix columns."""
-        products = bones.flatten(0, 1).index_select(0, self._pick.to(bones.device)) * self._sign.to(bones)
-        products = products.view(-1, 4, *half.shape)
-        dot, square = products[:, 0], square_of(products[:, 1:], 1)  # u·v and |u×v|²
-        length = torch.addcmul(square, dot, dot).sqrt()
-        # w is length + dot; where that cancels (opposite directions) it is the equal square / (length - dot)
-        both = length + dot.abs()
-        w = torch.lerp(square / both, both, dot.sign() / 2 + 0.5)
-        arc = torch.cat([w[:, None], products[:, 1:] + self._half_turn.to(bones)], dim=1)
-        norm = torch.addcmul(square, w, w) + TINY**2
-        # Each factor is scaled by 2^¼, so that their product is √2 times a unit quaternion, as `columns_of` wants it.
-        world = arc * (norm * 0.5**0.5).rsqrt()[:, None]
-        zero = torch.zeros_like(half)
-        root = torch.stack([half.cos(), zero, half.sin(), zero]) * 2**0.25
-        above = torch.cat([root[None], world]).index_select(0, self._above.to(bones.device))
-        return columns_of(above, world)
+    def _rotations(self, directions: Float[Tensor, "j 3 B T"], half: Float[Tensor, "B T"]) -> Float[Tensor, "j 6 B T"]:
+        """Local rotations of joints 1 on, first two matrix columns: of the joint above, undone, after the joint's own.
+
+        The rotation that takes the reference u the shortest way to v is a half turn about u, then one about u + v. Half
+        turns are pp' - I with |p|² = 2, and about an axis of the coordinate system they are signs.
+        """
+        axis = self._axis.to(half)
+        beside = torch.addcmul(self._half_turn.to(half), directions, self._beside.to(half))
+        dot, square = (directions * axis).sum(1, keepdim=True), (beside * beside).sum(1, keepdim=True)
+        # Along u, u + v is 1 + dot; where that cancels (opposite directions) it is the equal square / (1 - dot).
+        both = 1 + dot.abs()
+        along = torch.where(dot < 0, square / both, both)
+        own = torch.addcmul(beside, axis, along) * along.rsqrt()
+        root = math.sqrt(2) * torch.stack([half.sin(), torch.zeros_like(half), half.cos()])
+        above = torch.cat([root[None], own]).index_select(0, self._above.to(half.device))
+        columns = (above * own).sum(1, keepdim=True) * own[:, :2] - above[:, :2]
+        matrix = torch.addcmul(self._identity.to(half), columns[:, :, None], above[:, None])
+        matrix = torch.addcmul(matrix, own[:, :2, None], own[:, None], value=-1)
+        return (matrix * self._signs.to(half)).flatten(1, 2)
 
     def decode(self, features: Float[Tensor, "*B T D"]) -> Motion:
         """Motion of raw features."""
@@ -238,18 +240,20 @@ class HumanML3DFeatures(MotionRepresentation):
 
     def to_joints(self, features: Float[Tensor, "*B T D"]) -> Float[Tensor, "*B T J 3"]:
         """Joint positions in metres: the root path is integrated, positions are turned back (``recover_from_ric``)."""
-        *batch, frames, width = *features.shape[:-1], self.slices["positions"].stop
-        rows = features[..., :width].reshape(-1, width).t().contiguous().view(width, -1, frames)
-        turn, ahead_x, ahead_z, height = rows[:4].unbind(0)
-        angle = -2 * _sum_before(turn)  # facing frame -> world
+        steps = torch.nn.functional.pad(features[..., :-1, :3], (0, 0, 1, 0))  # frame 0 is where the path begins
+        turn, ahead_x, ahead_z = steps.unbind(-1)
+        angle = -2 * turn.cumsum(-1)  # facing frame -> world
         cos, sin = angle.cos(), angle.sin()
-        delayed = [torch.nn.functional.pad(step[..., :-1], (1, 0)) for step in (ahead_x, ahead_z)]
-        root_x, root_z = (step.cumsum(-1) for step in turned(delayed[0], delayed[1], cos, sin))
-        x, y, z = rows[4:].unflatten(0, (-1, 3)).unbind(1)
-        x, z = turned(x, z, cos, sin)
-        root, others = torch.stack([root_x, height, root_z]), torch.stack([x + root_x, y, z + root_z], dim=1)
-        joints = torch.cat([root.flatten(1).t(), others.flatten(2).flatten(0, 1).t()], dim=1)
-        joints = joints.view(*batch, frames, -1, 3)
+        root_x = torch.addcmul(cos * ahead_x, sin, ahead_z).cumsum(-1)
+        root_z = torch.addcmul(cos * ahead_z, sin, ahead_x, value=-1).cumsum(-1)
+        cos, sin, root_x, root_z = cos[..., None], sin[..., None], root_x[..., None], root_z[..., None]
+
+        _, _, height, positions, *_ = features.split(list(self.blocks.values()), dim=-1)
+        local = torch.cat([torch.zeros_like(height), height, torch.zeros_like(height), positions], dim=-1)
+        x, y, z = local.unflatten(-1, (-1, 3)).unbind(-1)
+        world_x = torch.addcmul(torch.addcmul(root_x, cos, x), sin, z)
+        world_z = torch.addcmul(torch.addcmul(root_z, cos, z), sin, x, value=-1)
+        joints = torch.stack([world_x, y, world_z], dim=-1)
         return joints if self.units == (1.0, 1.0, 1.0) else joints / joints.new_tensor(self.units)
 
 
@@ -258,17 +262,13 @@ def retarget(joints: Float[Tensor, "*B T 22 3"], target: Float[Tensor, "22 3"]) 
     rows = to_rows(joints.reshape(-1, *joints.shape[-3:]))
     bones = bones_of(rows, torch.tensor(HUMANML3D_22.parents[1:]))
     length = target.to(rows).norm(dim=-1)
-    root, bones = set_lengths(rows[0], bones, lengths_of(bones), length, HumanML3DFeatures.legs)
-    return place(root, bones, ancestors(HUMANML3D_22)).permute(2, 3, 0, 1).reshape(joints.shape)
+    lengths = lengths_of(bones)
+    root, bones = set_lengths(rows[0], bones / lengths[:, None], lengths, length, HumanML3DFeatures.legs)
+    return place(root, bones, *paths_of(HUMANML3D_22)).permute(2, 3, 0, 1).reshape(joints.shape)
 
 
 def canonicalize(joints: Float[Tensor, "*B T 22 3"]) -> Float[Tensor, "*B T 22 3"]:
     """Lowest point at height 0; in frame 0 the root stands above the origin and the body faces +z."""
     rows = to_rows(joints.reshape(-1, *joints.shape[-3:]))
-    rows = stand_at_origin(rows, *turn_ahead(rows, HumanML3DFeatures.face))
-    return rows.permute(2, 3, 0, 1).reshape(joints.shape)
-
-
-def _sum_before(x: Float[Tensor, "*B T"]) -> Float[Tensor, "*B T"]:
-    """Cumulative sum that begins with 0."""
-    return torch.nn.functional.pad(x[..., :-1], (1, 0)).cumsum(-1)
+    across, _ = across_body(rows[..., :1], HumanML3DFeatures.face)
+    return stand_at_origin(rows, turn_ahead(across)).permute(2, 3, 0, 1).reshape(joints.shape)

@@ -73,7 +73,7 @@ class KITFeatures(HumanML3DFeatures):
         "contacts": 4,
     }
     reference: ClassVar[tuple[str, ...]] = (
-        *("", "+y", "+y", "+y", "+y", "+x", "-y", "-y", "-x", "-y", "-y"),
+        *("+z", "+y", "+y", "+y", "+y", "+x", "-y", "-y", "-x", "-y", "-y"),
         *("+x", "-y", "-y", "+z", "+z", "-x", "-y", "-y", "+z", "+z"),
     )
     # Published code calls 11 the right hip, because it looks at the mirrored body.

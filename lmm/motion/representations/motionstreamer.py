@@ -10,6 +10,7 @@ Row t, with everything seen in the heading frame of its root (H = turn about y t
 joint. Joints are SMPL's of the body's own shape.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from lmm.motion.motion import Motion
 from lmm.motion.representations.base import MotionRepresentation
-from lmm.motion.representations.smpl import heading, limb_columns, with_rotations, yaw_matrix
+from lmm.motion.representations.smpl import heading, with_rotations, yaw_matrix
 from lmm.motion.rotations import rotation_6d_to_matrix
 from lmm.motion.skeleton import HUMANML3D_22
 from lmm.motion.transforms import put_on_floor
@@ -52,9 +53,9 @@ class MotionStreamer272(MotionRepresentation):
         self.fit_rotations = fit_rotations
 
     @property
-    def parts(self) -> dict[str, list[int]]:
-        """The five limbs of the skeleton; root velocity and heading belong to the torso."""
-        return limb_columns(self, dict.fromkeys(("positions", "velocities", "rotations"), range(22)))
+    def owners(self) -> dict[str, Sequence[int]]:
+        """The joints of each block."""
+        return dict.fromkeys(("positions", "velocities", "rotations"), range(22))
 
     def encode(self, motion: Motion) -> Float[Tensor, "*B T 272"]:
         """Features of a motion.

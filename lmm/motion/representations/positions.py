@@ -4,6 +4,7 @@ The clip stands on the floor, starts at the origin and faces +z in frame 0 (see 
 from frame t-1 in x and z (0 in frame 0), its height, and every other joint relative to the root's ground point.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -33,12 +34,9 @@ class JointPositions(MotionRepresentation):
         self.fps = float(fps)
 
     @property
-    def parts(self) -> dict[str, list[int]]:
-        """The five limbs of the skeleton; root features belong to the torso."""
-        return {
-            part: ([0, 1, 2] if 0 in joints else []) + [3 * j + i for j in joints if j for i in range(3)]
-            for part, joints in self.skeleton.parts.items()
-        }
+    def owners(self) -> dict[str, Sequence[int]]:
+        """The joints of each block."""
+        return {"positions": range(1, 22)}
 
     def encode(self, motion: Motion) -> Float[Tensor, "*B T 66"]:
         """Features of a motion, one row per frame."""

@@ -4,6 +4,8 @@ Frames come last, so that every operation runs over contiguous memory, a clip's 
 rows, and what belongs to a frame (a facing direction, an angle) applies to all joints by broadcasting.
 """
 
+import math
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -11,6 +13,7 @@ from torch import Tensor
 from lmm.motion.skeleton import Skeleton
 
 TINY = 1e-10  # metres; its cube, which gradients contain, is still a float32
+SMOOTHED_AT_ONCE = 64  # frames: the fewer, the smaller the matrix; the more, the fewer windows
 
 
 def to_rows(joints: Float[Tensor, "B T J 3"]) -> Float[Tensor, "J 3 B T"]:
@@ -29,131 +32,108 @@ def lengths_of(bones: Float[Tensor, "j 3 B T"]) -> Float[Tensor, "j B T"]:
     return square_of(bones, 1).sqrt()
 
 
-def ancestors(skeleton: Skeleton) -> Int[Tensor, "R J"]:
-    """For every joint the ones 1, 2, 4, ... steps above it, until there is none; J stands for none."""
-    none = skeleton.num_joints
-    above = torch.tensor([none, *skeleton.parents[1:], none])
-    rounds = [above]
-    while (above := above[above]).min() < none:
-        rounds.append(above)
-    return torch.stack(rounds)
+def paths_of(skeleton: Skeleton) -> tuple[Int[Tensor, "L depth"], Int[Tensor, " J"]]:
+    """The joints from the root to each of the L leaves, filled up with roots, and where in it each joint stands."""
+    paths = []
+    for leaf in sorted(set(range(skeleton.num_joints)) - set(skeleton.parents)):
+        path = [leaf]
+        while path[0]:
+            path.insert(0, skeleton.parents[path[0]])
+        paths.append(path)
+    depth = max(map(len, paths))
+    cells = {joint: depth * i + step for i, path in enumerate(paths) for step, joint in enumerate(path)}
+    filled = torch.tensor([path + [0] * (depth - len(path)) for path in paths])
+    return filled, torch.tensor([cells[joint] for joint in range(skeleton.num_joints)])
 
 
 def place(
-    root: Float[Tensor, "3 B T"], bones: Float[Tensor, "j 3 B T"], jumps: Int[Tensor, "R _"]
+    root: Float[Tensor, "3 B T"],
+    bones: Float[Tensor, "j 3 B T"],
+    paths: Int[Tensor, "L depth"],
+    cells: Int[Tensor, " J"],
 ) -> Float[Tensor, "J 3 B T"]:
-    """Joints from the root and all bones; ``jumps`` are the skeleton's `ancestors`."""
-    # A joint is the sum of its ancestors' bones: each round adds the sum that the joint so many steps above has so far.
-    placed = torch.cat([root[None], bones, torch.zeros_like(bones[:1])])
-    for above in jumps.to(bones.device).unbind(0):
-        placed = placed + placed.index_select(0, above)
-    return placed[:-1]
+    """Joints from the root and all bones, summed along ``paths``; with ``cells`` the skeleton's `paths_of`."""
+    steps = torch.cat([root[None], bones]).index_select(0, paths.flatten().to(bones.device))
+    sums = steps.view(*paths.shape, *root.shape).cumsum(1).flatten(0, 1)
+    return sums.index_select(0, cells.to(bones.device))
 
 
 def set_lengths(
     root: Float[Tensor, "3 B T"],
-    bones: Float[Tensor, "j 3 B T"],
+    directions: Float[Tensor, "j 3 B T"],
     lengths: Float[Tensor, "j B T"],
     target: Float[Tensor, " J"],
     legs: tuple[int, int],
 ) -> tuple[Float[Tensor, "3 B T"], Float[Tensor, "j 3 B T"]]:
     """Root and bones: directions stay, lengths become ``target``, the root path scales with the legs of frame 0."""
     thigh, shin = legs
-    scale = (target[thigh] + target[shin]) / (lengths[thigh - 1, :, :1] + lengths[shin - 1, :, :1])
-    return root * scale, bones * (target[1:, None, None] / lengths)[:, None]
-
-
-def turn_ahead(rows: Float[Tensor, "J 3 B T"], face: tuple[int, ...]) -> tuple[Float[Tensor, "B 1"], ...]:
-    """Cosine and sine of the turn about y after which the body faces +z in frame 0."""
-    across = across_body(rows[..., :1], face)
-    x, z = across[0] - TINY, across[2]  # a body without any facing direction stays as it is
-    length = torch.hypot(x, z)
-    return -x / length, -z / length
-
-
-def stand_at_origin(rows: Float[Tensor, "J 3 B T"], cos: Tensor, sin: Tensor) -> Float[Tensor, "J 3 B T"]:
-    """Lowest point at height 0, the root of frame 0 above the origin, everything turned about it."""
-    x, y, z = rows.unbind(1)
-    x, z = turned(x - x[0, :, :1], z - z[0, :, :1], cos, sin)
-    return torch.stack([x, y - y.amin(dim=(0, 2))[:, None], z], dim=1)
+    first = lengths[..., :1]
+    scale = (target[thigh] + target[shin]) / (first[thigh - 1] + first[shin - 1])
+    return root * scale, directions * target[1:, None, None, None]
 
 
 def across_body(
-    rows: Float[Tensor, "J 3 B T"], face: tuple[int, ...], *, swapped: bool = False
-) -> Float[Tensor, "3 B T"]:
-    """A body's left-to-right axis by hips and shoulders, or with its hips swapped."""
+    rows: Float[Tensor, "J 3 B T"], face: tuple[int, ...]
+) -> tuple[Float[Tensor, "3 B T"], Float[Tensor, "3 B T"]]:
+    """A body's left-to-right axis by hips and shoulders, and the same with its hips swapped."""
     right_hip, left_hip, right_shoulder, left_shoulder = (rows[joint] for joint in face)
-    hips = left_hip - right_hip if swapped else right_hip - left_hip
-    return hips + right_shoulder - left_shoulder
+    hips, shoulders = right_hip - left_hip, right_shoulder - left_shoulder
+    return shoulders + hips, shoulders - hips
 
 
-def forward_of(across: Float[Tensor, "3 B T"]) -> Float[Tensor, "2 B T"]:
-    """Horizontal forward direction (x, z) of a left-to-right axis; shorter when the body leans sideways."""
-    return torch.stack([across[2], -across[0]]) / square_of(across, 0).clamp_min(1e-16).sqrt()
+def turn_ahead(across: Float[Tensor, "C B T"]) -> Float[Tensor, "B T"]:
+    """Angle of the turn about y after which a body with this left-to-right axis (x first, z last) faces +z."""
+    return torch.atan2(-across[-1], TINY - across[0])  # 0, with a gradient, for one without any facing direction
 
 
-def smooth(forward: Float[Tensor, "C B T"]) -> Float[Tensor, "C B T"]:
-    """Gaussian filter along time with repeated ends, as one product with a banded matrix."""
-    frames, radius = forward.shape[-1], len(_GAUSSIAN) // 2
-    padded = torch.nn.functional.pad(forward, (radius, radius), mode="replicate")
-    band = torch.nn.functional.pad(_GAUSSIAN.to(forward), (frames - 1, frames - 1)).unfold(0, frames + 2 * radius, 1)
-    with torch.autocast(forward.device.type, enabled=False):  # half precision would show in every feature
-        return (padded @ band.t()).flip(-1)  # the band's rows begin with the last frame
+def swing(angle: Float[Tensor, "B T"]) -> tuple[Float[Tensor, "3 B T"], Float[Tensor, "3 B T"]]:
+    """What `turned` needs of angles about y: (cos, 1, cos) and (sin, 0, -sin)."""
+    return (angle * _LEVEL.to(angle)).cos(), (angle * _SWING.to(angle)).sin()
 
 
-def turned(x: Tensor, z: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-    """Rotation about y of vectors (x, ., z), by the angle with this cosine and sine."""
-    return torch.addcmul(cos * x, sin, z), torch.addcmul(cos * z, sin, x, value=-1)
+def turned(
+    vectors: Float[Tensor, "*J 3 B T"], cos: Float[Tensor, "3 B t"], sin: Float[Tensor, "3 B t"]
+) -> Float[Tensor, "*J 3 B T"]:
+    """Rotation about y by the angles of a `swing`: (cos·x + sin·z, y, cos·z - sin·x)."""
+    return torch.addcmul(vectors * cos, vectors.flip(-3), sin)
+
+
+def wrapped(angle: Tensor) -> Tensor:
+    """The same angle between -π and π."""
+    return torch.add(angle, (angle / (2 * math.pi)).round(), alpha=-2 * math.pi)
+
+
+def stand_at_origin(rows: Float[Tensor, "J 3 B T"], angle: Float[Tensor, "B 1"]) -> Float[Tensor, "J 3 B T"]:
+    """Lowest point at height 0, the root of frame 0 above the origin, everything turned about it by ``angle``."""
+    x, _, z = rows[0, ..., :1].unbind(0)
+    floor = rows[:, 1].amin(dim=(0, 2))[:, None]
+    return turned(rows - torch.stack([x, floor, z]), *swing(angle))
+
+
+def smooth(across: Float[Tensor, "C B T"]) -> Float[Tensor, "C B T"]:
+    """Gaussian filter along time with repeated ends: windows of frames times a banded matrix."""
+    frames = across.shape[-1]
+    padded = torch.nn.functional.pad(across, (_RADIUS, _RADIUS + -frames % SMOOTHED_AT_ONCE), mode="replicate")
+    windows = padded.unfold(-1, SMOOTHED_AT_ONCE + 2 * _RADIUS, SMOOTHED_AT_ONCE)
+    # In float64, which neither autocast nor a faster float32 matmul touches: both would show in every feature.
+    smoothed = (windows.flatten(0, -2).double() @ _BAND.to(across.device)).to(across)
+    return smoothed.view(*across.shape[:-1], -1)[..., :frames]
 
 
 def square_of(vectors: Tensor, dim: int) -> Tensor:
-    """Squared length of vectors along ``dim``; faster than a reduction over a dimension that is not the last."""
-    x, y, z = vectors.unbind(dim)
-    return torch.addcmul(torch.addcmul(x * x, y, y), z, z)
+    """Squared length of vectors along ``dim``; much faster than a norm over a dimension that is not the last."""
+    return (vectors * vectors).sum(dim)
 
 
-def columns_of(a: Float[Tensor, "j 4 B T"], b: Float[Tensor, "j 4 B T"]) -> Float[Tensor, "j 6 B T"]:
-    """First two matrix columns of conj(a)·b, where that is √2 times a unit quaternion."""
-    aw, ax, ay, az = a.unbind(1)
-    bw, bx, by, bz = b.unbind(1)
-
-    def combine(*terms: tuple[int, Tensor, Tensor]) -> Tensor:
-        (_, first, second), *others = terms
-        total = first * second
-        for sign, first, second in others:
-            total = torch.addcmul(total, first, second, value=sign)
-        return total
-
-    w = combine((1, aw, bw), (1, ax, bx), (1, ay, by), (1, az, bz))
-    x = combine((1, aw, bx), (-1, ax, bw), (-1, ay, bz), (1, az, by))
-    y = combine((1, aw, by), (1, ax, bz), (-1, ay, bw), (-1, az, bx))
-    z = combine((1, aw, bz), (-1, ax, by), (1, ay, bx), (-1, az, bw))
-    first = [1 - combine((1, y, y), (1, z, z)), combine((1, x, y), (1, w, z)), combine((1, x, z), (-1, w, y))]
-    second = [combine((1, x, y), (-1, w, z)), 1 - combine((1, x, x), (1, z, z)), combine((1, y, z), (1, w, x))]
-    return torch.stack(first + second, dim=1)
-
-
-def products_with(reference: tuple[str, ...]) -> tuple[Tensor, Tensor, Tensor]:
-    """How to read u·v and u×v off the components of v, where u is ±x, ±y or ±z.
-
-    Returns:
-        for each bone and product, which of the 3j rows of v it is, and the factor "4j 1 1" (±1 or 0); and
-        a tiny vector perpendicular to u, which decides the axis of an exact half turn and nothing else, "j 3 1 1".
-    """
-    signs = torch.tensor([1.0 if axis[0] == "+" else -1.0 for axis in reference])
-    u = signs[:, None] * torch.eye(3)[["xyz".index(axis[1]) for axis in reference]]
-    unit = torch.eye(3).expand(len(reference), 3, 3)
-    cross = torch.linalg.cross(u[:, None], unit).transpose(1, 2)  # u×v = cross @ v
-    products = torch.cat([u[:, None], cross], dim=1)  # "j 4 3": one component each, or none
-    component = products.abs().argmax(-1)
-    pick = component + 3 * torch.arange(len(reference))[:, None]
-    half_turn = torch.linalg.cross(u, torch.eye(3)[u.abs().argmin(-1)])
-    return pick.flatten(), products.sum(-1).view(-1, 1, 1), TINY * half_turn[..., None, None]
-
-
-def _gaussian(sigma: float = 20.0, radius: int = 80) -> Float[Tensor, " K"]:
+def _gaussian(sigma: float, radius: int) -> Float[Tensor, " K"]:
     kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float64) / sigma) ** 2)
     return kernel / kernel.sum()
 
 
-_GAUSSIAN = _gaussian()
+_RADIUS = 80  # frames: four standard deviations
+_GAUSSIAN = _gaussian(_RADIUS / 4, _RADIUS)
+_BAND = torch.stack(
+    [torch.nn.functional.pad(_GAUSSIAN, (i, SMOOTHED_AT_ONCE - 1 - i)) for i in range(SMOOTHED_AT_ONCE)], 1
+)
+_LEVEL = torch.tensor([1.0, 0.0, 1.0]).view(3, 1, 1)
+_SWING = torch.tensor([1.0, 0.0, -1.0]).view(3, 1, 1)

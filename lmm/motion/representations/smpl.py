@@ -14,7 +14,7 @@ back. Encoding therefore gives every clip this body first, unless told not to.
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -33,7 +33,12 @@ _FEET = (7, 10, 8, 11)  # left ankle, left foot, right ankle, right foot: HumanM
 _CONTACT_SPEED = 20 * 0.002**0.5  # m/s; HumanML3D's 0.002 m² between frames at 20 fps
 _BODY = {"rotations": 126}
 _AS_HUMANML3D = {"positions": 63, "velocities": 66, "contacts": 4}
-_OWNERS = {"rotations": range(1, 22), "positions": range(1, 22), "velocities": range(22), "contacts": _FEET}
+_OWNERS: dict[str, Sequence[int]] = {
+    "rotations": range(1, 22),
+    "positions": range(1, 22),
+    "velocities": range(22),
+    "contacts": _FEET,
+}
 
 
 class SMPLFeatures(MotionRepresentation):
@@ -60,9 +65,9 @@ class SMPLFeatures(MotionRepresentation):
         self.uniform_skeleton = uniform_skeleton
 
     @property
-    def parts(self) -> dict[str, list[int]]:
-        """The five limbs of the skeleton; the root belongs to the torso, contacts to their leg."""
-        return limb_columns(self, _OWNERS)
+    def owners(self) -> dict[str, Sequence[int]]:
+        """The joints of each block."""
+        return _OWNERS
 
     def encode(self, motion: Motion) -> Float[Tensor, "*B T D"]:
         """Features of a motion, one row per frame.
@@ -195,29 +200,16 @@ def with_rotations(motion: Motion, representation: str, *, fit_missing: bool) ->
     """
     if motion.rotations is None and not fit_missing:
         raise ValueError(
-            f"{representation} holds SMPL's local rotations and this motion has positions only; read it from a format "
-            "that keeps rotations (SMPL parameters, .npz, .bvh), or give fit_rotations=True to have them estimated"
+            f"{representation} holds SMPL's local rotations and this motion has positions only (a mapped .bvh or "
+            ".amc has, too); read it from SMPL parameters or an .npz with rotations, or have them estimated: "
+            "lmm convert --fit-rotations, lmm data import --fit_rotations, or fit_rotations: true among the "
+            "representation's arguments in a config"
         )
     if motion.rotations is None:
         return replace(motion, rotations=fit(motion.joints, HUMANML3D_22)[0])
     if not torch.isfinite(motion.rotations).all():
         raise ValueError(f"{representation}: rotations contain NaN or Inf; repair the clip or leave it out")
     return motion
-
-
-def limb_columns(representation: MotionRepresentation, owners: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
-    """Feature columns of each part of the skeleton.
-
-    Args:
-        representation: its blocks and skeleton.
-        owners: the joints that share a block equally, in its order; blocks that are not named belong to the root.
-    """
-    owner: list[int] = []
-    for name, width in representation.blocks.items():
-        joints = owners.get(name, (0,))
-        owner += [joint for joint in joints for _ in range(width // len(joints))]
-    parts = representation.skeleton.parts
-    return {part: [column for column, joint in enumerate(owner) if joint in parts[part]] for part in parts}
 
 
 def heading(rotation: Float[Tensor, "*N 3 3"]) -> Float[Tensor, "*N"]:
