@@ -20,6 +20,7 @@ class Encoder(nn.Module, ABC):
 
     num_parts: int
     downsample: int
+    causal: bool = False  # whether a latent depends on no later frame, so that encoding can stream
 
     @abstractmethod
     def forward(self, features: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B t P C"]:
@@ -31,6 +32,7 @@ class Decoder(nn.Module, ABC):
 
     num_parts: int
     downsample: int
+    causal: bool = False  # whether a frame depends on no later latent, so that decoding can stream
 
     @abstractmethod
     def forward(self, latents: Float[Tensor, "B t P C"], mask: Bool[Tensor, "B t"]) -> Float[Tensor, "B T D"]:

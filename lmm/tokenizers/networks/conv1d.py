@@ -2,7 +2,8 @@
 
 Conv k3 -> 2 x [conv k4 stride 2 -> 3 residual blocks of dilation 9, 3, 1] -> conv k3, and its mirror with nearest
 upsampling. At D = 263, width 512 and C = 512 encoder and decoder have 19,436,807 parameters. Frames outside the mask
-are zero before every convolution, so that a padded clip and the clip alone give the same latents.
+are zero before every convolution, so that a padded clip and the clip alone give the same latents. ``causal`` moves all
+padding before the first frame (`lmm.tokenizers.networks.causal`); the parameters are the same.
 """
 
 from jaxtyping import Bool, Float
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lmm.motion.representations.base import MotionRepresentation
+from lmm.tokenizers.networks.causal import Memory, TimeConv1d
 from lmm.tokenizers.parts import Decoder, Encoder
 
 
@@ -23,6 +25,7 @@ class Conv1dEncoder(Encoder):
         depth: residual blocks of each stage; block i has dilation ``dilation_growth ** i``, largest first.
         num_stages: stages that halve the frame rate; downsample = 2 ** num_stages.
         dilation_growth: see ``depth``.
+        causal: a step depends on no frame after its own, so that a `Stream` can run the network.
     """
 
     num_parts = 1
@@ -36,26 +39,34 @@ class Conv1dEncoder(Encoder):
         depth: int = 3,
         num_stages: int = 2,
         dilation_growth: int = 3,
+        causal: bool = False,
     ) -> None:
         super().__init__()
-        self.downsample = 2**num_stages
-        self.enter = nn.Conv1d(representation.dim, width, 3, padding=1)
+        self.downsample, self.causal = 2**num_stages, causal
+        self.enter = TimeConv1d(representation.dim, width, 3, causal=causal)
         self.stages = nn.ModuleList(
-            nn.ModuleList([nn.Conv1d(width, width, 4, stride=2, padding=1), *_residual(width, depth, dilation_growth)])
+            nn.ModuleList(
+                [
+                    TimeConv1d(width, width, 4, stride=2, causal=causal),
+                    *_residual(width, depth, dilation_growth, causal),
+                ]
+            )
             for _ in range(num_stages)
         )
-        self.leave = nn.Conv1d(width, latent_dim, 3, padding=1)
+        self.leave = TimeConv1d(width, latent_dim, 3, causal=causal)
 
-    def forward(self, features: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B t 1 C"]:
-        """Latents of normalized features."""
+    def forward(
+        self, features: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"], memory: Memory | None = None
+    ) -> Float[Tensor, "B t 1 C"]:
+        """Latents of normalized features; ``memory`` is a `Stream`'s."""
         real = mask[:, None].to(features)
-        x = F.relu(self.enter(features.mT * real)) * real
+        x = F.relu(self.enter(features.mT * real, memory)) * real
         for stage in self.stages:
             real = real[..., ::2]
-            x = stage[0](x) * real  # type: ignore[index]
+            x = stage[0](x, memory) * real  # type: ignore[index]
             for block in stage[1:]:  # type: ignore[index]
-                x = block(x, real)
-        return (self.leave(x) * real).mT[:, :, None]
+                x = block(x, real, memory)
+        return (self.leave(x, memory) * real).mT[:, :, None]
 
 
 class Conv1dDecoder(Decoder):
@@ -72,42 +83,49 @@ class Conv1dDecoder(Decoder):
         depth: int = 3,
         num_stages: int = 2,
         dilation_growth: int = 3,
+        causal: bool = False,
     ) -> None:
         super().__init__()
-        self.downsample = 2**num_stages
-        self.enter = nn.Conv1d(latent_dim, width, 3, padding=1)
+        self.downsample, self.causal = 2**num_stages, causal
+        self.enter = TimeConv1d(latent_dim, width, 3, causal=causal)
         self.stages = nn.ModuleList(
-            nn.ModuleList([*_residual(width, depth, dilation_growth), nn.Conv1d(width, width, 3, padding=1)])
+            nn.ModuleList(
+                [*_residual(width, depth, dilation_growth, causal), TimeConv1d(width, width, 3, causal=causal)]
+            )
             for _ in range(num_stages)
         )
-        self.middle = nn.Conv1d(width, width, 3, padding=1)
-        self.leave = nn.Conv1d(width, representation.dim, 3, padding=1)
+        self.middle = TimeConv1d(width, width, 3, causal=causal)
+        self.leave = TimeConv1d(width, representation.dim, 3, causal=causal)
 
-    def forward(self, latents: Float[Tensor, "B t 1 C"], mask: Bool[Tensor, "B t"]) -> Float[Tensor, "B T D"]:
-        """Normalized features of latents."""
+    def forward(
+        self, latents: Float[Tensor, "B t 1 C"], mask: Bool[Tensor, "B t"], memory: Memory | None = None
+    ) -> Float[Tensor, "B T D"]:
+        """Normalized features of latents; ``memory`` is a `Stream`'s."""
         real = mask[:, None].to(latents)
-        x = F.relu(self.enter(latents[:, :, 0].mT * real)) * real
+        x = F.relu(self.enter(latents[:, :, 0].mT * real, memory)) * real
         for stage in self.stages:
             for block in stage[:-1]:  # type: ignore[index]
-                x = block(x, real)
+                x = block(x, real, memory)
             x, real = x.repeat_interleave(2, dim=-1), real.repeat_interleave(2, dim=-1)
-            x = stage[-1](x) * real  # type: ignore[index]
-        x = F.relu(self.middle(x)) * real
-        return (self.leave(x) * real).mT
+            x = stage[-1](x, memory) * real  # type: ignore[index]
+        x = F.relu(self.middle(x, memory)) * real
+        return (self.leave(x, memory) * real).mT
 
 
 class ResidualBlock1d(nn.Module):
     """ReLU, dilated conv k3, ReLU, conv k1, added to the input."""
 
-    def __init__(self, width: int, dilation: int) -> None:
+    def __init__(self, width: int, dilation: int, causal: bool) -> None:
         super().__init__()
-        self.spread = nn.Conv1d(width, width, 3, padding=dilation, dilation=dilation)
+        self.spread = TimeConv1d(width, width, 3, dilation=dilation, causal=causal)
         self.mix = nn.Conv1d(width, width, 1)
 
-    def forward(self, x: Float[Tensor, "B W T"], real: Float[Tensor, "B 1 T"]) -> Float[Tensor, "B W T"]:
+    def forward(
+        self, x: Float[Tensor, "B W T"], real: Float[Tensor, "B 1 T"], memory: Memory | None = None
+    ) -> Float[Tensor, "B W T"]:
         """Stays zero where ``real`` is."""
-        return x + self.mix(F.relu(self.spread(F.relu(x)))) * real
+        return x + self.mix(F.relu(self.spread(F.relu(x), memory))) * real
 
 
-def _residual(width: int, depth: int, growth: int) -> list[nn.Module]:
-    return [ResidualBlock1d(width, growth**i) for i in reversed(range(depth))]
+def _residual(width: int, depth: int, growth: int, causal: bool) -> list[nn.Module]:
+    return [ResidualBlock1d(width, growth**i, causal) for i in reversed(range(depth))]

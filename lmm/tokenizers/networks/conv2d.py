@@ -4,6 +4,7 @@ The paper sees a motion as a T x D x 1 image, splits its feature axis into P com
 cell. It publishes neither the split nor the layers; ours: each part's columns are embedded to a common width (a
 convolution over the feature axis with a kernel as tall as the part), then T2M-GPT's topology in 2-D, 3 x 3
 convolutions over (part, time) that halve time only, and a 1 x 1 projection to C channels. The decoder mirrors it.
+``causal`` concerns time; over parts a convolution stays centred.
 """
 
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lmm.motion.representations.base import MotionRepresentation
+from lmm.tokenizers.networks.causal import Memory, TimeConv2d
+from lmm.tokenizers.networks.partition import part_columns
 from lmm.tokenizers.parts import Decoder, Encoder
 
 
@@ -19,12 +22,14 @@ class Conv2dEncoder(Encoder):
     """Features "B T D" -> latents "B t P C".
 
     Args:
-        representation: gives the features and which of them belong to each part (``columns``).
+        representation: gives the features and which of them belong to each part (``columns``, ``partition``).
         latent_dim: C, channels of a latent.
-        parts: names of the parts, in the order of the grid; default all parts of the representation.
+        parts: names of the parts, in the order of the grid, or the name of a partition of the body; default all parts
+            of the representation.
         width: channels inside.
         depth: residual blocks of each stage.
         num_stages: stages that halve the frame rate; downsample = 2 ** num_stages.
+        causal: a step depends on no frame after its own, so that a `Stream` can run the network.
     """
 
     order: Tensor  # feature columns, part after part
@@ -34,34 +39,37 @@ class Conv2dEncoder(Encoder):
         representation: MotionRepresentation,
         latent_dim: int,
         *,
-        parts: list[str] | None = None,
+        parts: list[str] | str | None = None,
         width: int = 512,
         depth: int = 3,
         num_stages: int = 2,
+        causal: bool = False,
     ) -> None:
         super().__init__()
         columns = part_columns(representation, parts)
-        self.num_parts, self.downsample = len(columns), 2**num_stages
+        self.num_parts, self.downsample, self.causal = len(columns), 2**num_stages, causal
         self.register_buffer("order", torch.tensor(sum(columns, [])), persistent=False)
         self.sizes = [len(c) for c in columns]
         self.embed = nn.ModuleList(nn.Linear(size, width) for size in self.sizes)
         self.stages = nn.ModuleList(
-            nn.ModuleList([nn.Conv2d(width, width, (3, 4), stride=(1, 2), padding=1), *_residual(width, depth)])
+            nn.ModuleList([TimeConv2d(width, width, 4, stride=2, causal=causal), *_residual(width, depth, causal)])
             for _ in range(num_stages)
         )
         self.leave = nn.Conv2d(width, latent_dim, 1)
 
-    def forward(self, features: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B t P C"]:
-        """Latents of normalized features."""
+    def forward(
+        self, features: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"], memory: Memory | None = None
+    ) -> Float[Tensor, "B t P C"]:
+        """Latents of normalized features; ``memory`` is a `Stream`'s."""
         real = mask[:, None, None].to(features)
         parts = features[..., self.order].split(self.sizes, dim=-1)
         x = torch.stack([embed(part) for embed, part in zip(self.embed, parts, strict=True)], dim=-2)  # B T P W
         x = x.permute(0, 3, 2, 1) * real
         for stage in self.stages:
             real = real[..., ::2]
-            x = stage[0](x) * real  # type: ignore[index]
+            x = stage[0](x, memory) * real  # type: ignore[index]
             for block in stage[1:]:  # type: ignore[index]
-                x = block(x, real)
+                x = block(x, real, memory)
         return (self.leave(F.relu(x)) * real).permute(0, 3, 2, 1)
 
 
@@ -75,30 +83,34 @@ class Conv2dDecoder(Decoder):
         representation: MotionRepresentation,
         latent_dim: int,
         *,
-        parts: list[str] | None = None,
+        parts: list[str] | str | None = None,
         width: int = 512,
         depth: int = 3,
         num_stages: int = 2,
+        causal: bool = False,
     ) -> None:
         super().__init__()
         columns = part_columns(representation, parts)
-        self.num_parts, self.downsample = len(columns), 2**num_stages
+        self.num_parts, self.downsample, self.causal = len(columns), 2**num_stages, causal
         self.register_buffer("place", torch.tensor(sum(columns, [])).argsort(), persistent=False)
         self.enter = nn.Conv2d(latent_dim, width, 1)
         self.stages = nn.ModuleList(
-            nn.ModuleList([*_residual(width, depth), nn.Conv2d(width, width, 3, padding=1)]) for _ in range(num_stages)
+            nn.ModuleList([*_residual(width, depth, causal), TimeConv2d(width, width, 3, causal=causal)])
+            for _ in range(num_stages)
         )
         self.leave = nn.ModuleList(nn.Linear(width, len(c)) for c in columns)
 
-    def forward(self, latents: Float[Tensor, "B t P C"], mask: Bool[Tensor, "B t"]) -> Float[Tensor, "B T D"]:
-        """Normalized features of latents."""
+    def forward(
+        self, latents: Float[Tensor, "B t P C"], mask: Bool[Tensor, "B t"], memory: Memory | None = None
+    ) -> Float[Tensor, "B T D"]:
+        """Normalized features of latents; ``memory`` is a `Stream`'s."""
         real = mask[:, None, None].to(latents)
         x = self.enter(latents.permute(0, 3, 2, 1)) * real
         for stage in self.stages:
             for block in stage[:-1]:  # type: ignore[index]
-                x = block(x, real)
+                x = block(x, real, memory)
             x, real = x.repeat_interleave(2, dim=-1), real.repeat_interleave(2, dim=-1)
-            x = stage[-1](x) * real  # type: ignore[index]
+            x = stage[-1](x, memory) * real  # type: ignore[index]
         parts = F.relu(x).permute(2, 0, 3, 1)  # P B T W
         features = torch.cat([leave(part) for leave, part in zip(self.leave, parts, strict=True)], dim=-1)
         return features[..., self.place] * real[:, 0, 0, :, None]
@@ -107,26 +119,17 @@ class Conv2dDecoder(Decoder):
 class ResidualBlock2d(nn.Module):
     """ReLU, conv 3 x 3, ReLU, conv 1 x 1, added to the input."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, causal: bool) -> None:
         super().__init__()
-        self.spread = nn.Conv2d(width, width, 3, padding=1)
+        self.spread = TimeConv2d(width, width, 3, causal=causal)
         self.mix = nn.Conv2d(width, width, 1)
 
-    def forward(self, x: Float[Tensor, "B W P T"], real: Float[Tensor, "B 1 1 T"]) -> Float[Tensor, "B W P T"]:
+    def forward(
+        self, x: Float[Tensor, "B W P T"], real: Float[Tensor, "B 1 1 T"], memory: Memory | None = None
+    ) -> Float[Tensor, "B W P T"]:
         """Stays zero where ``real`` is."""
-        return x + self.mix(F.relu(self.spread(F.relu(x)))) * real
+        return x + self.mix(F.relu(self.spread(F.relu(x), memory))) * real
 
 
-def part_columns(representation: MotionRepresentation, parts: list[str] | None) -> list[list[int]]:
-    """Feature columns of each part, checked to be a partition of all features."""
-    columns = [representation.columns(part) for part in (parts or representation.parts)]
-    if sorted(sum(columns, [])) != list(range(representation.dim)):
-        raise ValueError(
-            f"the parts {parts} do not cover every feature of {type(representation).__name__} exactly once; "
-            f"it has {', '.join(representation.parts)}"
-        )
-    return columns
-
-
-def _residual(width: int, depth: int) -> list[nn.Module]:
-    return [ResidualBlock2d(width) for _ in range(depth)]
+def _residual(width: int, depth: int, causal: bool) -> list[nn.Module]:
+    return [ResidualBlock2d(width, causal) for _ in range(depth)]
