@@ -22,6 +22,7 @@ VERBS = {
     "reconstruct": ("lmm.commands:reconstruct", "see what a tokenizer keeps: lmm reconstruct walk.npz -o walk.html"),
     "render": ("lmm.commands:render", "draw motion files: lmm render walk.npz -o walk.html"),
     "convert": ("lmm.convert:convert", "from any motion format to any other: lmm convert walk.bvh walk.glb"),
+    "import tokenizer": ("lmm.tokenizers.peers:import_tokenizer", "read T2M-GPT's, MoMask's or MotionGPT's tokenizer"),
     "demo": ("lmm.demo:demo", "run the whole chain on the embedded data and write a report"),
     "data demo": ("lmm.commands:data_demo", "write the embedded data set: lmm data demo OUT"),
     "data import": ("lmm.data_import:data_import", "read raw recordings: lmm data import bvh FOLDER -o OUT"),

@@ -5,13 +5,18 @@ from collections.abc import Callable, Collection
 
 
 def call(function: Callable[..., None], words: list[str], name: str) -> None:
-    """Run a typed function on command line words; arguments without a default are positional, except ``output``."""
+    """Run a typed function on command line words; arguments without a default are positional, except
+    ``output`` and what the function takes by keyword only."""
     from docstring_parser import parse
     from jsonargparse import ArgumentParser
 
     doc = parse(function.__doc__ or "")
     told = {p.arg_name: p.description for p in doc.params}
-    needed = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty and p.name != "output"]
+    needed = [
+        p
+        for p in inspect.signature(function).parameters.values()
+        if p.default is p.empty and p.kind is not p.KEYWORD_ONLY and p.name != "output"
+    ]
     parser = ArgumentParser(prog=name, description=doc.short_description)
     for parameter in needed:
         many = {"nargs": "+", "type": str} if parameter.annotation == list[str] else {"type": parameter.annotation}

@@ -11,6 +11,7 @@ from lmm.data.sources.procedural import generate
 from lmm.motion.files import load_motion, save_motion
 
 from .test_configs import size_of
+from .tokenizers.test_peers import random_weights, save, statistics
 from .toy import lmm, options
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
@@ -61,6 +62,10 @@ def test_the_readme_runs(tmp_path, monkeypatch, capsys):
         if words[:2] == ["data", "import"]:
             record(Path(words[3]))
             words += ["--num_workers=0"]
+        if words[:2] == ["import", "tokenizer"]:
+            save(Path(), "t2mgpt", random_weights()).rename(words[2])
+            for name, file in statistics(Path()).items():
+                file.replace(f"{name}.npy")
         if words[:2] == ["data", "demo"]:
             words += options({"num_clips": 48})
         if words[-1].endswith(".mp4"):
