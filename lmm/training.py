@@ -40,6 +40,8 @@ class Optimization:
         """What ``configure_optimizers`` returns: only parameters that require a gradient are optimized."""
         parameters = [p for p in module.parameters() if p.requires_grad]
         optimizer = AdamW(parameters, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay, fused=True)
+        # A fused optimizer offers to unscale gradients itself, but clipping under mixed precision must come after that.
+        optimizer._step_supports_amp_scaling = False
         total = max(int(module.trainer.estimated_stepping_batches), 1)
 
         def factor(step: int) -> float:

@@ -13,12 +13,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from lightning.pytorch import LightningModule
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from lmm.batch import MotionBatch, TokenBatch, TokenSpec
 from lmm.metrics.codebook import CodebookUsage
 from lmm.metrics.physics import Physics
-from lmm.metrics.reconstruction import MPJPE
+from lmm.metrics.reconstruction import ReconstructionErrors, table
 from lmm.motion.motion import Motion
 from lmm.motion.representations.base import MotionRepresentation
 from lmm.render.stick import strip
@@ -70,11 +71,16 @@ class MotionTokenizer(LightningModule):
                     f"encoder and decoder disagree on {what}: {getattr(self.encoder, what)} and "
                     f"{getattr(self.decoder, what)}; give both the same parts and stages"
                 )
-        self.mpjpe = MPJPE()
-        self.mpjpe_root = MPJPE(align_root=True)
+        self.errors = ReconstructionErrors()
         self.physics = Physics(representation.skeleton, representation.fps)
         self.real_physics = Physics(representation.skeleton, representation.fps)
-        self.codebook = CodebookUsage(self.quantizer.codebook_size)
+        parts = getattr(self.encoder, "part_names", [f"part{p}" for p in range(self.encoder.num_parts)])
+        self.codebook = CodebookUsage(
+            self.quantizer.codebook_size,
+            parts=parts,
+            num_levels=self.quantizer.num_levels,
+            bits=self.quantizer.bit_order != "none",
+        )
         self._picture: tuple[Motion, Motion] | None = None
 
     @property
@@ -109,21 +115,39 @@ class MotionTokenizer(LightningModule):
         return output.indices.flatten(2).masked_fill(~steps[..., None], -1)
 
     @torch.no_grad()
-    def decode(self, tokens: Int[Tensor, "B t K"]) -> Float[Tensor, "B T D"]:
+    def decode(self, tokens: Int[Tensor, "B t K"], *, levels: int | None = None) -> Float[Tensor, "B T D"]:
         """Raw features of tokens, T = t · downsample; frames of steps that are all -1 are zero.
 
+        Args:
+            tokens: of whole steps, or of a residual quantizer's first levels with -1 in all that follow.
+            levels: decode only so many first levels of a residual quantizer (coarse to fine); default all there are.
+
         Raises:
-            ValueError: a token outside the codebook, another number of codes a step, or a step that is partly padding.
+            ValueError: a token outside the codebook, another number of codes a step, a step that is partly padding, or
+                levels that are missing or asked for where they do not refine one another.
         """
-        spec_k = self.encoder.num_parts * self.quantizer.num_levels
-        if tokens.shape[-1] != spec_k:
-            raise ValueError(f"this tokenizer has {spec_k} codes a step, got tokens of shape {tuple(tokens.shape)}")
+        parts, depth = self.encoder.num_parts, self.quantizer.num_levels
+        if tokens.shape[-1] != parts * depth:
+            raise ValueError(
+                f"this tokenizer has {parts * depth} codes a step, got tokens of shape {tuple(tokens.shape)}"
+            )
         if tokens.numel() and not -1 <= int(tokens.min()) <= int(tokens.max()) < self.quantizer.codebook_size:
             raise ValueError(f"tokens must lie in [0, {self.quantizer.codebook_size}) or be -1 for padding")
-        indices = tokens.unflatten(-1, (self.encoder.num_parts, self.quantizer.num_levels))
-        steps = indices[..., 0, 0] >= 0
-        if ((indices[..., 0] >= 0) != steps[..., None]).any():
+        if levels is not None and not 1 <= levels <= depth:
+            raise ValueError(f"this tokenizer has {depth} levels, cannot decode {levels}")
+        indices = tokens.unflatten(-1, (parts, depth))
+        there = indices >= 0
+        steps = there[..., 0, 0]
+        if (there[..., 0] != steps[..., None]).any():
             raise ValueError("a step of tokens is padding (-1) in some parts only; pad whole steps")
+        if (there[..., 1:] & ~there[..., :-1]).any():
+            raise ValueError("a step of tokens lacks a level (-1) before one that it has; only the last may be missing")
+        indices = indices.masked_fill(torch.arange(depth, device=indices.device) >= (levels or depth), -1)
+        if self.quantizer.bit_order != "none" and ((indices < 0) & steps[..., None, None]).any():
+            raise ValueError(
+                f"the {depth} levels of this {type(self.quantizer).__name__} are parts of one code, which is decoded "
+                "whole; only a residual quantizer's last levels may be left out"
+            )
         indices = indices.masked_fill(~steps[..., None, None], 0)  # what padding decodes to is masked out below
         decoded = self.decoder(self.quantizer.decode(indices), steps)
         features = self.representation.denormalize(decoded)
@@ -132,7 +156,8 @@ class MotionTokenizer(LightningModule):
     def training_step(self, batch: MotionBatch, batch_idx: int) -> Tensor:
         """Reconstruct a window; the quantizer learns outside the gradient after its forward pass."""
         loss, terms, latents, steps, output, _ = self._reconstruct(batch.features, batch.mask)
-        self.quantizer.update(latents.detach(), output, steps)
+        with torch.autocast(latents.device.type, enabled=False):  # EMA statistics are fp32
+            self.quantizer.update(latents.detach(), output, steps)
         self.log_dict({f"train/{name}": value for name, value in terms.items()}, batch_size=len(batch.ids))
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.ids))
         return loss
@@ -167,19 +192,29 @@ class MotionTokenizer(LightningModule):
             )
 
     def on_validation_epoch_end(self) -> None:
-        """Codebook and physics figures; reconstructed skeletons below the originals in TensorBoard."""
-        self._log_codebook("val")
-        self._log_physics("val")
-        if self._picture and isinstance(self.logger, TensorBoardLogger):
-            image = strip(list(self._picture), num_frames=8)
-            name = "val/original_above_reconstruction"
-            self.logger.experiment.add_image(name, image, self.global_step, dataformats="HWC")
+        """All figures; in TensorBoard the codes' counts, and reconstructed skeletons below the originals."""
+        if isinstance(self.logger, TensorBoardLogger):
+            with self.codebook.sync_context():
+                for stream, counts in zip(self.codebook.streams, self.codebook.counts.flatten(0, 1), strict=True):
+                    self.logger.experiment.add_histogram(f"val/code_counts/{stream}", counts, self.global_step)
+            if self._picture:
+                image, name = strip(list(self._picture), num_frames=8), "val/original_above_reconstruction"
+                self.logger.experiment.add_image(name, image, self.global_step, dataformats="HWC")
         self._picture = None
+        self._log_figures("val")
 
     def on_test_epoch_end(self) -> None:
-        """Codebook and physics figures."""
-        self._log_codebook("test")
-        self._log_physics("test")
+        """All figures."""
+        self._log_figures("test")
+
+    def on_validation_end(self) -> None:
+        """A table in the place of Lightning's, where validation is what was asked for."""
+        if self.trainer.state.fn == TrainerFn.VALIDATING:
+            self._print_table("val", self.trainer.validate_loop)
+
+    def on_test_end(self) -> None:
+        """A table in the place of Lightning's."""
+        self._print_table("test", self.trainer.test_loop)
 
     def _whole_steps(
         self, features: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]
@@ -201,20 +236,20 @@ class MotionTokenizer(LightningModule):
         normalized = self.representation.normalize(features)
         latents = self.encoder(normalized, steps.repeat_interleave(self.downsample, dim=1))
         output = self.quantizer(latents, steps)
-        reconstruction = self.decoder(output.latents, steps)
+        reconstruction = self.decoder(output.latents, steps).float()
         loss, terms = self.loss(reconstruction, normalized, mask)
         return loss + output.loss, terms | output.terms, latents, steps, output, reconstruction
 
     def _evaluate(self, stage: str, batch: MotionBatch, batch_idx: int) -> None:
         loss, terms, _, steps, output, reconstruction = self._reconstruct(batch.features, batch.mask)
-        predicted = self.representation.denormalize(reconstruction)[:, : batch.features.shape[1]]
-        predicted = predicted.masked_fill(~batch.mask[..., None], 0.0)
-        originals, motions = self.representation.decode(batch.features), self.representation.decode(predicted)
-        for metric in (self.mpjpe, self.mpjpe_root):
-            metric.update(motions.joints, originals.joints, batch.mask)
+        with torch.autocast(self.device.type, enabled=False):  # metres have more digits than bf16
+            predicted = self.representation.denormalize(reconstruction)[:, : batch.features.shape[1]]
+            predicted = predicted.masked_fill(~batch.mask[..., None], 0.0)
+            originals, motions = self.representation.decode(batch.features), self.representation.decode(predicted)
+        self.errors.update(motions.joints, originals.joints, batch.mask)
         self.physics.update(motions.joints, batch.mask)
         self.real_physics.update(originals.joints, batch.mask)
-        self.codebook.update(output.indices[steps])
+        self.codebook.update(output.indices.masked_fill(~steps[..., None, None], -1))
         if batch_idx == 0:
             frames = int(batch.mask[0].sum())
             first = [Motion(m.joints[0, :frames].float().cpu(), m.fps, m.skeleton) for m in (originals, motions)]
@@ -222,17 +257,21 @@ class MotionTokenizer(LightningModule):
         size = len(batch.ids)
         self.log(f"{stage}/loss", loss, batch_size=size, sync_dist=True)
         self.log_dict({f"{stage}/{k}": v for k, v in terms.items()}, batch_size=size, sync_dist=True)
-        self.log(f"{stage}/mpjpe_mm", self.mpjpe, prog_bar=True, batch_size=size)
-        self.log(f"{stage}/mpjpe_root_mm", self.mpjpe_root, batch_size=size)
 
-    def _log_codebook(self, stage: str) -> None:
-        for name, value in self.codebook.compute().items():
-            self.log(f"{stage}/codebook_{name}", value, prog_bar=name == "usage", sync_dist=True)
-        self.codebook.reset()
-
-    def _log_physics(self, stage: str) -> None:
-        """Figures of the reconstruction, and beside them those of the real motion: real feet skate a little too."""
+    def _log_figures(self, stage: str) -> None:
+        """Every figure, and beside the physics those of the real motion: real feet skate a little too."""
+        figures = self.errors.compute() | {f"codebook_{k}": v for k, v in self.codebook.compute().items()}
         for prefix, metric in (("", self.physics), ("real_", self.real_physics)):
-            figures = metric.compute()
-            self.log_dict({f"{stage}/{prefix}{name}": figures[name] for name in _PHYSICS}, sync_dist=True)
-            metric.reset()
+            computed = metric.compute()
+            figures |= {f"{prefix}{name}": computed[name] for name in _PHYSICS}
+        for name, value in figures.items():
+            self.log(f"{stage}/{name}", value, prog_bar=name in ("mpjpe_mm", "codebook_usage"), sync_dist=True)
+        for module in (self.errors, self.codebook, self.physics, self.real_physics):
+            module.reset()
+
+    def _print_table(self, stage: str, loop: Any) -> None:
+        """Instead of Lightning's, if that was asked for."""
+        if loop.verbose and self.trainer.is_global_zero:
+            figures = {name.removeprefix(f"{stage}/"): v for name, v in self.trainer.callback_metrics.items()}
+            print(table(stage, figures, self.codebook.streams))
+        loop.verbose = False

@@ -19,6 +19,7 @@ class Encoder(nn.Module, ABC):
     """Normalized features "B T D" -> latents "B t P C"; T is a multiple of ``downsample``."""
 
     num_parts: int
+    part_names: list[str]  # of the grid's rows, for the log
     downsample: int
     causal: bool = False  # whether a latent depends on no later frame, so that encoding can stream
 

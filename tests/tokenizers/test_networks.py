@@ -273,7 +273,7 @@ def test_heads_must_share_the_width():
     [(None, [4, 2, 6]), ("sides", [4, 2, 6]), ("whole", [12]), (["right", "left", "middle"], [6, 4, 2])],
 )
 def test_parts_by_name_or_by_partition(name, parts, sizes):
-    columns = part_columns(Sides(), parts)
+    columns = list(part_columns(Sides(), parts).values())
     assert [len(c) for c in columns] == sizes
     encoder, decoder = build(name, parts=parts)
     features, mask = frames(1, 8)

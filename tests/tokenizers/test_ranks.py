@@ -1,4 +1,4 @@
-"""Two gloo ranks and one process with the doubled batch end up with the same codebooks."""
+"""Two gloo ranks and one process with the doubled batch end up with the same quantizers and the same gradients."""
 
 import os
 import time
@@ -8,26 +8,43 @@ import pytest
 import torch
 import torch.multiprocessing
 
-from lmm.tokenizers.quantizers import ResidualQuantizer, VectorQuantizer
+from lmm.tokenizers.quantizers import EntropyOptions, LookupFreeQuantizer, ResidualQuantizer, VectorQuantizer
 
 SMALL = {"codebook_size": 6, "reset_threshold": 0.0, "decay": 0.5}
+RESETS = SMALL | {"reset_threshold": 1.5}
+BITS = {"codebook_size": 2**6, "entropy_weight": 1.0}
 MAKE = {
     "vector": partial(VectorQuantizer, 4, **SMALL),
+    "resets": partial(VectorQuantizer, 4, **RESETS),
+    "k-means": partial(VectorQuantizer, 4, kmeans_steps=5, **SMALL),
+    "cosine": partial(VectorQuantizer, 4, cosine=True, kmeans_steps=2, **RESETS),
+    "learned": partial(VectorQuantizer, 4, learned=True, **RESETS),
     "residual": partial(ResidualQuantizer, 4, num_levels=4, dropout=0.0, **SMALL),
-    "dropped levels": partial(ResidualQuantizer, 4, num_levels=4, dropout=0.7, **SMALL),
+    "shared": partial(ResidualQuantizer, 4, num_levels=4, dropout=0.0, shared=True, **RESETS),
+    "dropped levels": partial(ResidualQuantizer, 4, num_levels=4, dropout=0.7, **RESETS),
+    "entropy": partial(LookupFreeQuantizer, 4, **BITS),
+    "entropy, groups": partial(LookupFreeQuantizer, 4, entropy=EntropyOptions(groups=2), **BITS),
 }
 
 
 def learn(kind, latents, rank):
     torch.manual_seed(0)
     quantizer = MAKE[kind]()
-    for codebook in quantizer.modules():
-        if hasattr(codebook, "started"):
-            codebook.started.fill_(True)  # the first draw takes other latents on another number of ranks
+    optimizer = torch.optim.SGD(list(quantizer.parameters()) or [torch.zeros(1)], lr=0.5)
     for number, z in enumerate(latents):
         torch.manual_seed(10 * number + rank)  # as StepSeed does: every rank has its own draws
         mask = torch.ones(z.shape[:2], dtype=torch.bool)
-        quantizer.update(z, quantizer(z, mask), mask)
+        output = quantizer(z, mask)
+        quantizer.update(z, output, mask)
+        if output.loss.requires_grad:
+            optimizer.zero_grad()
+            output.loss.backward()
+            if torch.distributed.is_initialized():
+                for parameter in quantizer.parameters():  # as DDP does
+                    if parameter.grad is not None:
+                        torch.distributed.all_reduce(parameter.grad)
+                        parameter.grad /= torch.distributed.get_world_size()
+            optimizer.step()
     return quantizer.state_dict()
 
 

@@ -42,6 +42,7 @@ class Conv1dEncoder(Encoder):
         causal: bool = False,
     ) -> None:
         super().__init__()
+        self.part_names = ["body"]
         self.downsample, self.causal = 2**num_stages, causal
         self.enter = TimeConv1d(representation.dim, width, 3, causal=causal)
         self.stages = nn.ModuleList(

@@ -46,7 +46,8 @@ class Conv2dEncoder(Encoder):
         causal: bool = False,
     ) -> None:
         super().__init__()
-        columns = part_columns(representation, parts)
+        named = part_columns(representation, parts)
+        self.part_names, columns = list(named), list(named.values())
         self.num_parts, self.downsample, self.causal = len(columns), 2**num_stages, causal
         self.register_buffer("order", torch.tensor(sum(columns, [])), persistent=False)
         self.sizes = [len(c) for c in columns]
@@ -90,7 +91,7 @@ class Conv2dDecoder(Decoder):
         causal: bool = False,
     ) -> None:
         super().__init__()
-        columns = part_columns(representation, parts)
+        columns = list(part_columns(representation, parts).values())
         self.num_parts, self.downsample, self.causal = len(columns), 2**num_stages, causal
         self.register_buffer("place", torch.tensor(sum(columns, [])).argsort(), persistent=False)
         self.enter = nn.Conv2d(latent_dim, width, 1)

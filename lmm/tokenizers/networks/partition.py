@@ -3,8 +3,8 @@
 from lmm.motion.representations.base import MotionRepresentation
 
 
-def part_columns(representation: MotionRepresentation, parts: list[str] | str | None) -> list[list[int]]:
-    """Feature columns of each part, in the order of the grid.
+def part_columns(representation: MotionRepresentation, parts: list[str] | str | None) -> dict[str, list[int]]:
+    """Feature columns of each part by its name, in the order of the grid.
 
     Args:
         representation: knows the columns of its parts and its partitions.
@@ -15,15 +15,15 @@ def part_columns(representation: MotionRepresentation, parts: list[str] | str | 
         ValueError: parts that do not hold every feature exactly once, or a part without features.
     """
     if isinstance(parts, str):
-        columns = list(representation.partition(parts).values())
+        columns = representation.partition(parts)
     else:
-        columns = [representation.columns(part) for part in (parts or representation.parts)]
+        columns = {part: representation.columns(part) for part in (parts or representation.parts)}
     name = type(representation).__name__
-    if sorted(sum(columns, [])) != list(range(representation.dim)):
+    if sorted(sum(columns.values(), [])) != list(range(representation.dim)):
         raise ValueError(
             f"the parts {parts} do not cover every feature of {name} exactly once; "
             f"it has {', '.join(representation.parts)}"
         )
-    if not all(columns):
+    if not all(columns.values()):
         raise ValueError(f"the parts {parts} of {name} include one without features; name a coarser partition")
     return columns

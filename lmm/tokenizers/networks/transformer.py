@@ -50,7 +50,8 @@ class TransformerEncoder(Encoder):
         causal: bool = False,
     ) -> None:
         super().__init__()
-        columns = part_columns(representation, parts)
+        named = part_columns(representation, parts)
+        self.part_names, columns = list(named), list(named.values())
         self.num_parts, self.downsample, self.causal = len(columns), downsample, causal
         self.register_buffer("order", torch.tensor(sum(columns, [])), persistent=False)
         self.sizes = [len(c) for c in columns]
@@ -87,7 +88,7 @@ class TransformerDecoder(Decoder):
         causal: bool = False,
     ) -> None:
         super().__init__()
-        columns = part_columns(representation, parts)
+        columns = list(part_columns(representation, parts).values())
         self.num_parts, self.downsample, self.causal = len(columns), downsample, causal
         self.register_buffer("place", torch.tensor(sum(columns, [])).argsort(), persistent=False)
         self.enter = nn.Linear(latent_dim, width, bias=False)
