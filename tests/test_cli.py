@@ -266,6 +266,14 @@ SWAPS = {
                        "--model.loss.block_weights={}"],
     "tokenizer": ["--config", "tokenizer_lfq2d.yaml", *options(SMALL_2D), "--model.latent_dim=6",
                   "--model.quantizer.codebook_size=64"],
+    "finite scalar": ["--config", "tokenizer_vq.yaml", *options(SMALL_1D), "--model", "lmm.tokenizers.MotionTokenizer",
+                      "--model.quantizer=FiniteScalarQuantizer", "--model.quantizer.levels=[8,5,5]"],
+    "transformer": ["--config", "tokenizer_rvq.yaml", "--model.encoder=TransformerEncoder", "--model.latent_dim=8",
+                    "--model.decoder=TransformerDecoder", "--model.encoder.width=8", "--model.encoder.num_heads=2",
+                    "--model.decoder.width=8", "--model.decoder.num_heads=2"],
+    "partition": ["--config", "tokenizer_lfq2d.yaml", *options(SMALL_2D), "--model.encoder.parts=halves",
+                  "--model.decoder.parts=halves", "--model.latent_dim=6", "--model.quantizer.codebook_size=64",
+                  "--model.quantizer.sub_codes=2"],
 }  # fmt: skip
 
 
@@ -275,8 +283,9 @@ def test_one_line_swaps(place, part, monkeypatch):
     lmm(monkeypatch, "fit", *SWAPS[part], *options(TRAINER, DATA, run))
     lmm(monkeypatch, "predict", "--config", "runs/swapped/config.yaml")
     spec = json.loads(Path("runs/swapped/tokens/spec.json").read_text())
-    expected = {"quantizer": (256, 1), "network": (512, 5), "representation": (1024, 5), "tokenizer": (64, 5)}[part]
-    assert (spec["codebook_size"], spec["num_parts"]) == expected
+    expected = {"quantizer": (256, 1), "network": (512, 5), "representation": (1024, 5), "tokenizer": (64, 5)}
+    expected |= {"finite scalar": (200, 1), "transformer": (512, 1), "partition": (8, 2)}
+    assert (spec["codebook_size"], spec["num_parts"]) == expected[part]
 
 
 def test_a_wrong_part_is_refused_when_the_yaml_is_parsed(place, monkeypatch, capsys):
