@@ -101,12 +101,15 @@ def reconstruct(
         model: checkpoint of a motion tokenizer.
         format: read the file as this format of `lmm data import` (bvh, asfamc, amass, ...): mapped to SMPL's joints.
     """
-    from lmm.data.sources.raw import read_recording
+    from lmm.data.sources.raw import about_foreign, read_recording
+    from lmm.data.sources.raw.joints import size_note
     from lmm.motion.files import load_motion
     from lmm.motion.transforms import resample, select
 
     path = _output(output, DRAWN)
     motion = load_motion(file) if format is None else read_recording(file, format).motion
+    if note := size_note(motion, file):
+        print(note)
     import torch
 
     from lmm.metrics.physics import physics
@@ -119,7 +122,10 @@ def reconstruct(
     if motion.fps != tokenizer.representation.fps:
         print(f"resampled {motion.fps:g} to {tokenizer.representation.fps:g} fps")
         motion = resample(motion, tokenizer.representation.fps)
-    features = tokenizer.representation.encode(select(motion, tokenizer.representation.skeleton))[None]
+    try:
+        features = tokenizer.representation.encode(select(motion, tokenizer.representation.skeleton))[None]
+    except ValueError as why:
+        raise about_foreign(file, motion, why) from why
     mask = torch.ones(features.shape[:2], dtype=torch.bool)
     tokens = tokenizer.encode(features, mask)
     pair = [tokenizer.representation.decode(f[0]) for f in (features, tokenizer.decode(tokens)[:, : mask.shape[1]])]
@@ -140,9 +146,13 @@ def render(files: list[str], output: str) -> None:
         files: one or more motion files (.npz .npy .bvh .glb .gltf .amc), shown side by side.
         output: -o FILE; .html (viewer), .mp4, .gif or .png (a strip of poses).
     """
+    from lmm.data.sources.raw.joints import size_note
+    from lmm.motion.files import load_motion
     from lmm.render import render_files
 
     _output(output, DRAWN)
+    for note in filter(None, (size_note(load_motion(file), file) for file in files)):
+        print(note)
     render_files(files, output)
     print(output)
 

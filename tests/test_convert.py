@@ -1,9 +1,11 @@
 """``lmm convert``: any format to any other, through the command line's own parser."""
 
+import re
 import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,11 +15,12 @@ from PIL import Image
 from lmm.command_line import call, plain_words
 from lmm.convert import convert
 from lmm.data.sources.procedural.clips import make_clip
+from lmm.motion.body import SMPLH_52, SMPLX_55
 from lmm.motion.files import load_caption, load_extra, load_motion, save_motion
 from lmm.motion.motion import Motion
-from lmm.motion.representations import HumanML3DFeatures
+from lmm.motion.representations import SMPLD135, HumanML3DFeatures
 from lmm.motion.rotations import axis_angle_to_matrix
-from lmm.motion.skeleton import HUMANML3D_22
+from lmm.motion.skeleton import HUMANML3D_22, Skeleton
 
 
 def run(*words: object) -> None:
@@ -53,7 +56,8 @@ def test_between_any_two(tmp_path, capsys, source, target):
     save_motion(tmp_path / f"a.{source}", motion, "turns")
     run(tmp_path / f"a.{source}", tmp_path / "new" / f"b.{target}")
     out = capsys.readouterr().out
-    assert f"b.{target}: 24 frames, 22 joints, 20 fps; read back: 0.0" in out
+    fitted = ", rotations fitted to joints" if source == "npy" and target in ("bvh", "glb", "gltf") else ""
+    assert f"b.{target}: 24 frames, 22 joints, 20 fps{fitted}; read back: 0.0" in out
     back = load_motion(tmp_path / "new" / f"b.{target}")
     torch.testing.assert_close(back.joints, motion.joints, atol=2e-4, rtol=0)
     keeps = {"npz", "glb", "gltf"}
@@ -127,8 +131,134 @@ def test_rigid_bones_that_stretch_are_told(tmp_path):
     shaken = motion.joints + 0.01 * torch.randn(24, 22, 3, generator=torch.Generator().manual_seed(0))
     save_motion(tmp_path / "a.npy", Motion(shaken, 20.0, HUMANML3D_22))
     run(tmp_path / "a.npy", tmp_path / "b.bvh")
-    with pytest.raises(ValueError, match=r"b\.bvh is written, .* mm off; its bones stretch.*leave --rigid out"):
-        run(tmp_path / "a.npy", tmp_path / "b.bvh", "--rigid", "true")
+    before = (tmp_path / "b.bvh").read_bytes()
+    for name in ("b.bvh", "c.glb"):
+        with pytest.raises(
+            ValueError, match=rf"/{name[0]}\.\w+ is not written: .* mm off; its bones .*leave --rigid out"
+        ):
+            run(tmp_path / "a.npy", tmp_path / name, "--rigid", "true")
+    assert (tmp_path / "b.bvh").read_bytes() == before
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.npy", "b.bvh"]
+
+
+def test_a_file_is_never_converted_into_itself(tmp_path):
+    save_motion(tmp_path / "a.npy", posed())
+    before = (tmp_path / "a.npy").read_bytes()
+    (tmp_path / "b.npy").symlink_to(tmp_path / "a.npy")
+    for target in ("a.npy", "b.npy", "x/../a.npy"):
+        with pytest.raises(ValueError, match=rf"{target}: is the input, too"):
+            run(tmp_path / "a.npy", tmp_path / target, "--to", "JointPositions")
+    assert (tmp_path / "a.npy").read_bytes() == before
+    (tmp_path / "c.npz").mkdir()
+    with pytest.raises(ValueError, match=r"c\.npz: is a folder"):
+        run(tmp_path / "a.npy", tmp_path / "c.npz")
+
+
+@pytest.mark.parametrize(
+    ("metres", "remedy"),
+    [(0.01, "--scale 1$"), (10.0, "--scale 0.001$"), (5000.0, "give lmm convert --scale"), (1, "")],
+)
+@pytest.mark.parametrize("lying", [False, True])
+def test_somebody_of_no_persons_size_is_told(tmp_path, capsys, metres, remedy, lying):
+    rotations = torch.eye(3).repeat(4, 22, 1, 1)
+    if lying:
+        rotations[:, 0] = axis_angle_to_matrix(torch.tensor([1.5, 0.0, 0.0]))
+    offsets = tuple((x * metres, y * metres, z * metres) for x, y, z in HUMANML3D_22.offsets)
+    body = replace(HUMANML3D_22, names=tuple(f"mixamorig:{name}" for name in MIXAMO), offsets=offsets)
+    joints = body.forward_kinematics(rotations, torch.zeros(4, 3))
+    save_motion(tmp_path / "a.bvh", Motion(joints, 20.0, body, rotations))
+    run(tmp_path / "a.bvh", tmp_path / "b.npz")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == (2 if remedy else 1) and "read back" in lines[-1]
+    from lmm.commands import render
+
+    render([str(tmp_path / "a.bvh")], str(tmp_path / "a.html"))
+    drawn = capsys.readouterr().out.splitlines()
+    assert len(drawn) == len(lines)
+    for line in [lines[0], drawn[0]] if remedy else []:
+        length = re.escape(f"{1.5275 * metres:.3g}")  # summed by hand over the bones, head to LeftFoot
+        assert re.search(rf"warning: .*a\.bvh: the body is {length} m from head .*{remedy}", line), line
+    save_motion(tmp_path / "c.npz", Motion(joints[:, :2], 20.0, replace(body, names=("a", "b"), **first_two(body))))
+    run(tmp_path / "c.npz", tmp_path / "d.npz")  # who has neither head nor feet may be of any size
+    assert "warning" not in capsys.readouterr().out
+
+
+def first_two(body: Skeleton) -> dict:
+    return {"parents": body.parents[:2], "offsets": body.offsets[:2], "parts": {"body": (0, 1)}}
+
+
+def test_rotations_are_fitted_when_asked_for(tmp_path, capsys):
+    save_motion(tmp_path / "a.npy", clip())
+    with pytest.raises(ValueError, match=r"a\.npy: SMPLD135 .*fit-rotations, lmm data import --fit_rot"):
+        run(tmp_path / "a.npy", tmp_path / "f.npy", "--to", "SMPLD135")
+    run(tmp_path / "a.npy", tmp_path / "f.npy", "--to", "SMPLD135", "--fit-rotations")
+    assert "135 features (SMPLD135, 20 fps, rotations fitted to joints)" in capsys.readouterr().out
+    found = torch.from_numpy(np.load(tmp_path / "f.npy"))
+    torch.testing.assert_close(found, SMPLD135(fit_rotations=True).encode(clip()), atol=1e-5, rtol=0)
+    run(tmp_path / "a.npy", tmp_path / "b.npz", "--fit-rotations")
+    assert "rotations fitted to joints" in capsys.readouterr().out
+    back = load_motion(tmp_path / "b.npz")
+    again = back.skeleton.forward_kinematics(back.rotations, back.joints[:, 0])
+    torch.testing.assert_close(again, clip().joints, atol=1e-2, rtol=0)
+    for target in ("b.html", "c.npy"):
+        with pytest.raises(ValueError, match="holds no rotations; leave out --fit-rotations"):
+            run(tmp_path / "a.npy", tmp_path / target, "--fit-rotations")
+
+
+@pytest.mark.parametrize("chain", ["gltf npz glb npz", "npz glb", "glb gltf"])
+def test_fitted_rotations_do_not_pass_for_recorded_ones(tmp_path, capsys, chain):
+    save_motion(tmp_path / "a.npy", posed())
+    source = "a.npy"
+    for number, ending in enumerate(chain.split()):
+        words = ["--fit-rotations"] if source == "a.npy" else []
+        run(tmp_path / source, tmp_path / f"{number}.{ending}", *words)
+        assert "rotations fitted to joints" in capsys.readouterr().out
+        source = f"{number}.{ending}"
+        assert load_extra(tmp_path / source)["rotations_fitted"]
+    save_motion(tmp_path / "r.npz", posed())
+    for target in ("r.glb", "q.npz"):
+        run(tmp_path / "r.npz", tmp_path / target)
+        assert "rotations fitted" not in capsys.readouterr().out and not load_extra(tmp_path / target)
+
+
+@pytest.mark.parametrize("skeleton", [SMPLH_52, SMPLX_55], ids=["52", "55"])
+def test_npy_gets_the_22_joints_of_a_body_with_hands(tmp_path, capsys, skeleton):
+    rotations = torch.eye(3).repeat(5, skeleton.num_joints, 1, 1)
+    joints = skeleton.forward_kinematics(rotations, torch.zeros(5, 3))
+    save_motion(tmp_path / "a.npz", Motion(joints, 20.0, skeleton, rotations))
+    run(tmp_path / "a.npz", tmp_path / "b.npy")
+    assert f"left out {skeleton.num_joints - 22} joints beyond the 22 (hands)" in capsys.readouterr().out
+    assert np.array_equal(np.load(tmp_path / "b.npy"), joints[:, :22].numpy())
+    save_motion(tmp_path / "c.npz", Motion(joints, 40.0, skeleton, rotations))
+    with pytest.raises(ValueError, match=r"22 joints at 40 fps; resample it \(lmm convert --fps 20\)"):
+        run(tmp_path / "c.npz", tmp_path / "d.npy")
+
+
+@pytest.mark.parametrize("option", [("--mirror",), ("--clean-up",), ("--to", "HumanML3DFeatures")])
+def test_foreign_skeletons_are_told_how_to_be_mapped(tmp_path, option):
+    foreign = Motion(clip().joints, 20.0, replace(HUMANML3D_22, names=tuple(MIXAMO)))
+    for name, remedy in [("a.bvh", "--format bvh"), ("a.glb", r"only .bvh and .amc can be mapped")]:
+        save_motion(tmp_path / name, foreign)
+        with pytest.raises(ValueError, match=rf"{name}: .*{remedy}"):
+            run(tmp_path / name, tmp_path / "b.npy", *option)
+
+
+def test_reconstructing_a_foreign_skeleton_says_how_to_map_it(tmp_path, monkeypatch):
+    from lmm.commands import reconstruct
+
+    tokenizer = SimpleNamespace(representation=HumanML3DFeatures())
+    monkeypatch.setattr("lmm.training.load_module", lambda *_: tokenizer)
+    save_motion(tmp_path / "a.bvh", Motion(clip().joints, 20.0, replace(HUMANML3D_22, names=tuple(MIXAMO))))
+    with pytest.raises(ValueError, match=r"a\.bvh: .*--format bvh"):
+        reconstruct(str(tmp_path / "a.bvh"), str(tmp_path / "b.html"))
+
+
+def test_errors_about_a_motion_name_its_file(tmp_path):
+    save_motion(tmp_path / "a.npy", posed(1))
+    with pytest.raises(ValueError, match=r"a\.npy: 1e\+09 fps is no frame rate of a motion"):
+        run(tmp_path / "a.npy", tmp_path / "b.npz", "--fps", "1e9")
+    with pytest.raises(ValueError, match=r"a\.npy: .*at least"):
+        run(tmp_path / "a.npy", tmp_path / "b.npy", "--to", "HumanML3DFeatures")
 
 
 def test_a_body_model_is_shown(tmp_path, capsys, monkeypatch):

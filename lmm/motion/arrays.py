@@ -1,17 +1,19 @@
 """Arrays out of foreign files, without running anything in them: ``.npy``, ``.npz``, pickled dictionaries of arrays.
 
 Body models are still published as pickles of numpy, scipy.sparse and chumpy objects. The unpickler here knows arrays
-and nothing else: a sparse matrix comes back dense, of a chumpy array its value, and chumpy need not be installed.
+and nothing else: a sparse matrix comes back dense, of a chumpy array its value. Neither chumpy nor joblib need be
+installed for what they wrote.
 """
 
+import math
 import pickle
 import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
@@ -21,6 +23,7 @@ _UNREADABLE = (
     pickle.UnpicklingError,
 )
 _LARGEST = 10**8  # numbers that a sparse matrix may unfold to
+_MAX_BYTES = 2**31  # that an archive may unpack to
 
 
 def read_npy(file: Path) -> np.ndarray:
@@ -35,24 +38,51 @@ def read_npy(file: Path) -> np.ndarray:
             raise ValueError("it is an archive")
         return np.array(array)
     except _UNREADABLE as error:
-        raise ValueError(
-            f"{file} is no readable .npy ({_first_line(error)}); get it again from its publisher"
-        ) from None
+        raise _unreadable(file, ".npy", error) from None
+
+
+def npz_names(file: Path) -> list[str]:
+    """What the arrays of an ``.npz`` are called; none is read.
+
+    Raises:
+        ValueError: the file is no archive.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return [name.removesuffix(".npy") for name in archive.namelist()]
+    except _UNREADABLE as error:
+        raise _unreadable(file, ".npz", error) from None
 
 
 def read_npz(file: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
     """Those of the named arrays that an ``.npz`` has; the others in it are not touched.
 
     Raises:
-        ValueError: the file is no archive, is broken, or one of these arrays is pickled.
+        ValueError: the file is no archive, is broken, unpacks to absurdly much, or one of these arrays is pickled.
     """
+    wanted = list(names)
+    check_unpacked(file, {*wanted, *(f"{name}.npy" for name in wanted)})
     try:
         with np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in names if name in archive.files}
+            arrays = {name: archive[name] for name in wanted if name in archive.files}
     except _UNREADABLE as error:
-        raise ValueError(
-            f"{file} is no readable .npz ({_first_line(error)}); get it again from its publisher"
-        ) from None
+        raise _unreadable(file, ".npz", error) from None
+    return {name: array for name, array in arrays.items() if isinstance(array, np.ndarray)}
+
+
+def check_unpacked(file: Path, members: Collection[str] | None = None) -> None:
+    """Refuse a zip archive whose members (all of them if None) unpack to more than any motion needs.
+
+    Raises:
+        ValueError: it is that large, or no archive.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            found = [info for info in archive.infolist() if members is None or info.filename in members]
+    except _UNREADABLE as error:
+        raise _unreadable(file, file.suffix, error) from None
+    if (size := sum(info.file_size for info in found)) > _MAX_BYTES:
+        raise ValueError(f"{file} unpacks to {size >> 20} MiB, more than {_MAX_BYTES >> 20}; cut it into shorter files")
 
 
 def read_pickle(file: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
@@ -68,9 +98,7 @@ def read_pickle(file: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
             raise ValueError(f"it holds a {type(content).__name__}, no dictionary of arrays")
         return {name: plain_array(content[name]) for name in names if name in content}
     except _UNREADABLE as error:
-        raise ValueError(
-            f"{file} is no readable .pkl ({_first_line(error)}); get it again from its publisher"
-        ) from None
+        raise _unreadable(file, ".pkl", error) from None
 
 
 class Stub:
@@ -107,7 +135,7 @@ def _empty(*_: Any) -> PickledArray:
     return PickledArray()
 
 
-def array_from_buffer(data: Any, dtype: Any, shape: Any, order: Any, *_: Any) -> PickledArray:
+def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any, *_: Any) -> PickledArray:
     """How numpy pickles with protocol 5."""
     array = PickledArray()
     array.state = (1, shape, dtype, order == "F", data)
@@ -126,11 +154,11 @@ def _latin1(text: str, _: str) -> bytes:
     return text.encode("latin1")
 
 
-NUMPY_NAMES: dict[str, Any] = {
+_NUMPY: dict[str, Any] = {
     "ndarray": PickledArray,
     "dtype": _Dtype,
     "_reconstruct": _empty,
-    "_frombuffer": array_from_buffer,
+    "_frombuffer": _from_buffer,
     "scalar": Stub,
 }
 _OTHERS: dict[tuple[str, str], Any] = {
@@ -148,8 +176,8 @@ class _Arrays(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """One of the few names that arrays are pickled with; matched as a whole, so no attribute of theirs either."""
         room = module.partition(".")[0]
-        if room == "numpy" and name in NUMPY_NAMES:
-            return NUMPY_NAMES[name]
+        if room == "numpy" and name in _NUMPY:
+            return _NUMPY[name]
         if room == "chumpy":
             return Stub
         if module.startswith("scipy.sparse") and name in ("csc_matrix", "csr_matrix"):
@@ -186,5 +214,70 @@ def plain_array(value: Any) -> np.ndarray:
     raise ValueError(f"expected arrays of numbers, found {what}")
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+class _Inline(Stub):
+    """joblib's stand-in for an array, whose bytes follow in the file."""
+
+    def read(self, handle: BinaryIO) -> PickledArray:
+        """The array: a length byte and as much padding where the file is aligned, then the numbers."""
+        if self.state.get("numpy_array_alignment_bytes") is not None:
+            handle.read(handle.read(1)[0])
+        shape, dtype = self.state["shape"], self.state["dtype"]
+        size = math.prod(shape) * np.dtype(dtype.code).itemsize
+        data = handle.read(size) if size >= 0 else b""
+        if len(data) != size:
+            raise EOFError("the file ends inside an array")
+        return _from_buffer(data, dtype, shape, self.state["order"])
+
+
+def _number(dtype: Any, data: Any) -> Any:
+    """A numpy scalar, such as a person's number."""
+    return plain_array(_from_buffer(data, dtype, (), "C")).item()
+
+
+def _dict(*_: Any) -> dict[Any, Any]:
+    return {}
+
+
+_JOBLIB: dict[tuple[str, str], Any] = {
+    ("joblib.numpy_pickle", "NumpyArrayWrapper"): _Inline,
+    ("collections", "defaultdict"): _dict,
+    ("collections", "OrderedDict"): _dict,
+    ("builtins", "dict"): _dict,
+}
+
+
+# The one in Python: the one in C reads ahead, past the bytes that joblib puts between the opcodes.
+_Unpickler: Any = pickle._Unpickler  # type: ignore[attr-defined]
+
+
+class Joblib(_Unpickler):
+    """Unpickles dicts of arrays and nothing else, so that a foreign file cannot run code."""
+
+    dispatch: ClassVar[dict[int, Any]] = dict(_Unpickler.dispatch)
+
+    def __init__(self, handle: BinaryIO) -> None:
+        super().__init__(handle)
+        self._handle = handle
+
+    def find_class(self, module: str, name: str) -> Any:
+        """One of the few names that dicts and arrays are pickled with."""
+        if module.partition(".")[0] == "numpy" and name in _NUMPY:
+            return _number if name == "scalar" else _NUMPY[name]
+        if (module, name) in _JOBLIB:
+            return _JOBLIB[module, name]
+        raise pickle.UnpicklingError(f"it wants to load {module}.{name}, which no array needs")
+
+    def load_build(self) -> None:
+        """Give an object its state; joblib's stand-in becomes its array here, where its bytes are next in the file."""
+        super().load_build()
+        if isinstance(self.stack[-1], _Inline):
+            self.stack[-1] = self.stack[-1].read(self._handle)
+
+    dispatch[pickle.BUILD[0]] = load_build
+
+
+def _unreadable(file: Path, kind: str, error: BaseException) -> ValueError:
+    why = (str(error) or type(error).__name__).splitlines()[0]
+    if isinstance(error, MemoryError):
+        return ValueError(f"{file} needs more memory than there is ({why}); cut it into shorter files")
+    return ValueError(f"{file} is no readable {kind} ({why}); get it again, or write it again")

@@ -20,6 +20,7 @@ from torch import Tensor
 from lmm.motion.bvh import read_unpacked
 from lmm.motion.motion import Motion
 from lmm.motion.skeleton import Skeleton
+from lmm.motion.transforms import HIGHEST_FPS, LOWEST_FPS
 
 _INCH = 0.0254  # metres
 _MAX_BONES = 1000
@@ -108,8 +109,11 @@ def read_amc(file: str | Path, asf: AcclaimSkeleton | str | Path | None = None, 
         ValueError: the file is not sound; the message says where and what to do.
     """
     path = Path(file)
-    if not 0 < fps < float("inf"):
-        raise ValueError(f"{path}: cannot have {fps} frames per second; CMU's recordings have 120")
+    if not LOWEST_FPS <= fps <= HIGHEST_FPS:
+        raise ValueError(
+            f"{path}: cannot have {fps:g} frames per second, only {LOWEST_FPS:g} to {HIGHEST_FPS:g}; CMU's recordings "
+            "have 120"
+        )
     acclaim = asf if isinstance(asf, AcclaimSkeleton) else read_asf(find_asf(path) if asf is None else asf)
     values, degrees = _read_frames(path, acclaim)
     root, turns, column = torch.zeros(len(values), 3, dtype=torch.float64), [], 0

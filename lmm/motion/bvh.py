@@ -22,6 +22,7 @@ from torch import Tensor
 from lmm.motion.kinematics import joint_tracks
 from lmm.motion.motion import Motion
 from lmm.motion.skeleton import Skeleton, file_skeleton
+from lmm.motion.transforms import HIGHEST_FPS, LOWEST_FPS
 
 _MAX_BYTES = 2**30
 _MAX_UNPACKED = 2**28  # of a .gz, whose own size says nothing
@@ -226,9 +227,15 @@ def _parse_motion(
     if len(header) < 2:
         raise ValueError(f"{path}:{len(lines)}: the file ends before 'Frame Time:'; it is truncated, copy it again")
     declared, frame_time = header
-    filled = filled[2:]
-    if frame_time <= 0:
-        raise ValueError(f"{path}: Frame Time is {frame_time}; it must be positive (seconds a frame)")
+    rate, filled = filled[1], filled[2:]
+    fps = 1 / frame_time if frame_time > 0 else 0.0
+    # Files round the frame time (.0083333): 120.0005 means 120, 29.97 does not mean 30.
+    fps = float(round(fps)) if round(fps) and abs(fps / round(fps) - 1) < 5e-4 else fps
+    if not LOWEST_FPS <= fps <= HIGHEST_FPS:
+        raise ValueError(
+            f"{path}:{rate + 1}: Frame Time is {frame_time:g}; expected {1 / HIGHEST_FPS:g} to {1 / LOWEST_FPS:g} "
+            "seconds a frame: correct that line"
+        )
     if width == 0:
         raise ValueError(f"{path}: no joint has CHANNELS, so nothing moves; export the animation with the skeleton")
     if declared != len(filled) or not filled:
@@ -254,9 +261,7 @@ def _parse_motion(
             for word in lines[number].split():
                 _number(f"{path}:{number + 1}", word)
         raise ValueError(f"{path}: the MOTION block holds something that is not a number; export the file again")
-    fps = 1 / frame_time
-    # Files round the frame time (.0083333): 120.0005 means 120, 29.97 does not mean 30.
-    return torch.from_numpy(values), float(round(fps)) if round(fps) and abs(fps / round(fps) - 1) < 5e-4 else fps
+    return torch.from_numpy(values), fps
 
 
 def _number(where: str, word: str) -> float:

@@ -10,25 +10,26 @@ joints of the SMPL family with rotations it also holds what AMASS calls them: ``
 SMPL's translation is that minus the pelvis of the body model's rest pose.
 """
 
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from lmm.motion.arrays import npz_names, read_npz
 from lmm.motion.bvh import read_bvh, write_bvh
 from lmm.motion.motion import Motion
 from lmm.motion.rotations import matrix_to_quaternion
 from lmm.motion.skeleton import HUMANML3D_22, Skeleton
+from lmm.motion.transforms import check_fps
 
 SAVED = (".npz", ".npy", ".bvh", ".glb", ".gltf")
 _READ_ONLY = (".bvh.gz", ".amc", ".amc.gz")
 _NPY_FPS = 20.0  # new_joints carry no frame rate; HumanML3D's is 20
 _OWN = {"joints", "fps", "names", "parents", "offsets", "parts", "caption", "rotations"}
 _AMASS = {"poses", "trans", "mocap_framerate"}
-_MAX_BYTES = 2**31  # unpacked
+_MAX_POSES = 20_000_000  # joints x frames
 
 
 def load_motion(file: str | Path, *, fps: float | None = None, scale: float = 0.01) -> Motion:
@@ -50,6 +51,7 @@ def load_motion(file: str | Path, *, fps: float | None = None, scale: float = 0.
         raise ValueError(f"{path}: there is no such file")
     if fps is not None and suffix in (".npz", ".bvh", ".bvh.gz"):
         raise ValueError(f"{path}: tells its own frame rate; leave fps out, and resample where another is wanted")
+    check_fps(_NPY_FPS if fps is None else fps, f"{path}: ")
     if suffix in (".bvh", ".bvh.gz"):
         return read_bvh(path, scale=scale)
     if suffix in (".amc", ".amc.gz"):
@@ -71,15 +73,21 @@ def load_caption(file: str | Path) -> str:
         from lmm.motion.gltf import read_gltf_caption
 
         return read_gltf_caption(path)
-    return str(_read_npz(path).get("caption", "")) if suffix == ".npz" else ""
+    return str(read_npz(path, ["caption"]).get("caption", "")) if suffix == ".npz" else ""
 
 
-def load_extra(file: str | Path) -> dict[str, np.ndarray]:
-    """The arrays that an ``.npz`` holds besides the motion (``betas``, ``gender``, ...); none in other formats."""
+def load_extra(file: str | Path, names: Iterable[str] | None = None) -> dict[str, np.ndarray]:
+    """The arrays that an ``.npz`` holds besides the motion (``betas``, ``gender``, ...), or those of these names.
+
+    Other formats have none but, in glTF too, ``rotations_fitted``: the rotations are not recorded.
+    """
     path = Path(file)
-    if _suffix(path, (*SAVED, *_READ_ONLY)) != ".npz":
-        return {}
-    return {name: array for name, array in _read_npz(path).items() if name not in _OWN | _AMASS}
+    suffix = _suffix(path, (*SAVED, *_READ_ONLY))
+    if suffix in (".glb", ".gltf"):
+        from lmm.motion.gltf import read_gltf_fitted
+
+        return {"rotations_fitted": np.array(True)} if read_gltf_fitted(path) else {}
+    return read_npz(path, set(names or npz_names(path)) - _OWN - _AMASS) if suffix == ".npz" else {}
 
 
 def save_motion(
@@ -107,6 +115,7 @@ def save_motion(
     joints = motion.joints.detach().cpu().float().numpy()
     if joints.ndim != 3 or not joints.size:
         raise ValueError(f"{path}: holds one motion (T, J, 3), got {joints.shape}; save each motion to its own file")
+    check_fps(motion.fps, f"{path}: ")
     if extra and suffix != ".npz":
         raise ValueError(f"{path}: cannot keep {', '.join(extra)}; save as .npz")
     if rigid and suffix in (".npz", ".npy"):
@@ -122,8 +131,8 @@ def save_motion(
         if (motion.skeleton.names, motion.fps) != (skeleton.names, fps):
             raise ValueError(
                 f"{path}: .npy holds HumanML3D's 22 joints at 20 fps or KIT-ML's 21 at 12.5, got "
-                f"{motion.skeleton.num_joints} joints at {motion.fps:g} fps; save as .npz, .bvh or .glb, resample (lmm "
-                "convert --fps), or map another skeleton (lmm convert --format bvh)"
+                f"{motion.skeleton.num_joints} joints at {motion.fps:g} fps; {_npy_remedy(motion, skeleton, fps)}, or "
+                "save as .npz, .bvh or .glb"
             )
         np.save(path, joints * units, allow_pickle=False)
     else:
@@ -194,22 +203,21 @@ def _save_npz(path: Path, motion: Motion, joints: np.ndarray, caption: str, extr
     np.savez_compressed(path, **arrays)
 
 
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    def read() -> dict[str, np.ndarray]:
-        with zipfile.ZipFile(path) as archive:
-            if sum(member.file_size for member in archive.infolist()) > _MAX_BYTES:
-                raise ValueError(f"larger than {_MAX_BYTES >> 20} MiB unpacked")
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: array for name, array in arrays.items() if isinstance(array, np.ndarray)}
-
-    return _reading(path, ".npz", read)
+def _npy_remedy(motion: Motion, skeleton: Skeleton, fps: float) -> str:
+    """What would make a motion fit into .npy; the skeleton and frame rate of its kind of .npy."""
+    if motion.skeleton.names == skeleton.names:
+        return f"resample it (lmm convert --fps {fps:g})"
+    if set(HUMANML3D_22.names) <= set(motion.skeleton.names):
+        return "take the 22 joints alone (lmm convert does, or lmm.motion.transforms.select)"
+    return "map a .bvh or .amc of another skeleton (lmm convert --format bvh, or asfamc)"
 
 
 def _load_npz(path: Path) -> Motion:
-    arrays = _read_npz(path)
+    arrays = read_npz(path, _OWN - {"caption"})
     if missing := [name for name in ("joints", "fps", "names", "parents") if name not in arrays]:
+        holds = ", ".join(npz_names(path)) or "nothing"
         raise ValueError(
-            f"{path}: has no {', '.join(missing)} (it holds {', '.join(arrays) or 'nothing'}); it is no motion file of "
+            f"{path}: has no {', '.join(missing)} (it holds {holds}); it is no motion file of "
             "ours: AMASS files are read by `lmm convert --format amass` and `lmm data import amass`; otherwise build a "
             "Motion and write it with save_motion"
         )
@@ -221,10 +229,10 @@ def _load_npz(path: Path) -> Motion:
     try:
         if joints.ndim != 3 or joints.shape[1:] != (len(names), 3) or not joints.size or joints.dtype.kind not in "fiu":
             raise ValueError(f"expected joints (T, {len(names)}, 3), one motion, got {joints.shape} of {joints.dtype}")
+        if joints.shape[0] * joints.shape[1] > _MAX_POSES:
+            raise ValueError(f"{joints.shape[0]} frames of {joints.shape[1]} joints are too many; cut it")
         if rotations is not None and (rotations.shape != (*joints.shape, 3) or not np.isfinite(rotations).all()):
             raise ValueError(f"expected finite rotations {(*joints.shape, 3)}, got {rotations.shape} or NaN")
-        if not np.isfinite(fps):
-            raise ValueError(f"fps is {fps}")
         if not np.isfinite(offsets).all():
             raise ValueError("offsets contain NaN or Inf")
         skeleton = Skeleton(
@@ -237,12 +245,12 @@ def _load_npz(path: Path) -> Motion:
             skeleton = Skeleton(skeleton.names, skeleton.parents, skeleton.offsets, HUMANML3D_22.parts)
         return Motion(
             joints=torch.from_numpy(joints.astype(np.float32)),
-            fps=float(fps),
+            fps=check_fps(float(fps)),
             skeleton=skeleton,
             rotations=None if rotations is None else torch.from_numpy(rotations.astype(np.float32)),
         )
     except (ValueError, TypeError, IndexError, OverflowError) as error:
-        raise ValueError(f"{path}: {error}; write it again with save_motion") from error
+        raise ValueError(f"{path}: {error}; correct it, or write it again with save_motion") from error
 
 
 def load_array(file: str | Path) -> np.ndarray:
@@ -251,8 +259,11 @@ def load_array(file: str | Path) -> np.ndarray:
     Raises:
         ValueError: no such array.
     """
-    path = Path(file)  # a header that lies about its size allocates nothing where the file is mapped
-    array = _reading(path, ".npy", lambda: np.load(path, allow_pickle=False, mmap_mode="r"))
+    path = Path(file)
+    try:  # a header that lies about its size allocates nothing where the file is mapped
+        array = np.load(path, allow_pickle=False, mmap_mode="r")
+    except Exception as error:  # numpy's header parser raises a dozen kinds on broken bytes
+        raise ValueError(f"{path}: not a readable .npy ({error}); copy or write it again") from error
     if not isinstance(array, np.ndarray):
         raise ValueError(f"{path}: is an archive, not an array; call it .npz")
     return array
@@ -286,10 +297,3 @@ def _npy_body(num_joints: int) -> tuple[Skeleton, float, np.ndarray]:
 
         return KIT_21, KITFeatures.fps, np.array(KITFeatures.units, np.float32)
     return HUMANML3D_22, _NPY_FPS, np.ones(3, np.float32)
-
-
-def _reading(path: Path, kind: str, read: Callable[[], Any]) -> Any:
-    try:
-        return read()
-    except Exception as error:  # zipfile, zlib and numpy's header parser raise a dozen kinds on broken bytes
-        raise ValueError(f"{path}: not a readable {kind} ({error}); copy or write it again") from error

@@ -16,7 +16,19 @@ from lmm.motion.motion import Motion
 from lmm.motion.rotations import matrix_to_quaternion, quaternion_to_matrix
 from lmm.motion.skeleton import HUMANML3D_22, Skeleton
 
-_MAX_FRAMES = 5_000_000
+LOWEST_FPS, HIGHEST_FPS = 1.0, 1000.0  # of any motion in a file; beyond, somebody mistook a unit
+_MAX_POSES = 20_000_000  # joints x frames that resampling may make
+
+
+def check_fps(fps: float, of: str = "") -> float:
+    """A motion's frame rate, from 1 to 1000 frames a second, as it is; ``of`` begins the message that refuses another.
+
+    Raises:
+        ValueError: it is no such rate.
+    """
+    if not LOWEST_FPS <= fps <= HIGHEST_FPS:
+        raise ValueError(f"{of}{fps:g} fps is no frame rate of a motion; expected {LOWEST_FPS:g} to {HIGHEST_FPS:g}")
+    return fps
 
 
 def resample(motion: Motion, fps: float) -> Motion:
@@ -26,14 +38,16 @@ def resample(motion: Motion, fps: float) -> Motion:
     quaternions (fitted ones where the motion has none, so that bones keep their length) and of the root's path.
 
     Raises:
-        ValueError: a frame rate that is not positive, or so high that the result would be absurdly long.
+        ValueError: no frame rate of a motion, or a result that would be absurdly long.
     """
-    if not 0 < fps < float("inf"):
-        raise ValueError(f"cannot resample to {fps} fps; give a positive frame rate")
+    check_fps(fps)
     ratio = motion.fps / fps
     count = int((motion.num_frames - 1) / ratio + 1e-6) + 1
-    if count > _MAX_FRAMES:
-        raise ValueError(f"{motion.seconds:.0f} s at {fps:g} fps would be {count} frames; give a lower frame rate")
+    if count > motion.num_frames and count * motion.skeleton.num_joints > _MAX_POSES:
+        raise ValueError(
+            f"{motion.num_frames} frames at {motion.fps:g} fps would become {count} at {fps:g} fps; give a lower frame "
+            "rate, or correct that of the source"
+        )
     step = max(round(ratio), 1)
     if abs(ratio - step) < 1e-6 or motion.num_frames == 1:
         return replace(_frames(motion, slice(None, None, step)), fps=float(fps))

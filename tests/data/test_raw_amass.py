@@ -174,6 +174,7 @@ BROKEN = {
     "degrees": (_with("poses", slice(0, 12), 90.0), "more than 50"),
     "words": ({"trans": np.full((12, 3), "a")}, "trans are .* of <U1"),
     "pickled": ({"trans": np.array([None, {}])}, "no readable .npz .*allow_pickle"),
+    "endless": ({"poses": np.zeros((200_000, 156), np.int8)}, "200000 frames of 52 joints are too many"),
     "rate 0": ({"mocap_framerate": 0.0}, "frame rate of 0.0"),
     "rate nan": ({"mocap_framerate": np.nan}, "frame rate of nan"),
     "rate huge": ({"mocap_framerate": 1e9}, "frame rate of 1000000000"),
@@ -344,13 +345,43 @@ def test_what_the_index_names_and_nobody_has_is_reported(humanml3d, tmp_path):
         list(without.read(act))
 
 
+def test_the_recordings_own_numbers_and_files_are_told(humanml3d):
+    source, sources = humanml3d
+    for name in ("KIT/3/kick_poses.npz", "MPI_HDM05/mm/a b_poses.npz"):
+        file, arrays = source.folder / name, sources[name]
+        for recording in source.read(file):
+            own = (recording.source_frames, recording.source_fps)
+            assert own == (len(arrays["trans"]), arrays["mocap_framerate"])
+    depends = source.depends(source.folder / "KIT/3/kick_poses.npz")
+    lists = {source.index, *(source.index.with_name(f"{name}.txt") for name in ("train", "val", "test"))}
+    texts = {source.texts / f"{name}.txt" for name in ("000000", "000002")}
+    assert set(depends) == {source.folder / "KIT/3/kick_poses.npz"} | lists | texts
+    assert source.licence.startswith("AMASS")
+    assert HumanML3DIndex(str(source.folder), index=str(source.index), licence="mine").licence == "mine"
+
+
+def test_trimmed_recordings_tell_how_long_they_were(tmp_path):
+    file = save(tmp_path / "HDM05/a.npz", amass_arrays(frames=40, fps=10))
+    (recording,) = AMASS(str(tmp_path)).read(file)
+    assert (recording.motion.num_frames, recording.source_frames) == (10, 40)
+
+
+def test_an_archive_that_unpacks_to_absurdly_much_is_not_unpacked(tmp_path, monkeypatch):
+    file = save(tmp_path / "x.npz", amass_arrays(), vertices=np.zeros(10**5))
+    monkeypatch.setattr("lmm.motion.arrays._MAX_BYTES", 10**5)
+    assert read_poses(file).fps == 120  # what is not read may be large
+    np.savez_compressed(file, **(amass_arrays() | {"poses": np.zeros((10_000, 156))}))
+    with pytest.raises(ValueError, match=r"x\.npz unpacks to 11 MiB, more than 0; cut it"):
+        read_poses(file)
+
+
 def test_a_whole_import(humanml3d, tmp_path):
     source, _ = humanml3d
     manifest, quarantine = import_recordings(source, tmp_path / "out", ImportOptions(mirror=True), settings={})
     ids = ["000000", "000001", "000002", "000003", "000005"]
     assert [line["id"] for line in manifest] == [*ids, *(f"M{name}" for name in ids)]
     assert [line["file"] for line in quarantine] == ["CMU/1/lost_poses.npz"]
-    assert all(line["fps"] == 20 and line["frames"] == line["source_frames"] for line in manifest)
+    assert all(line["fps"] == 20 for line in manifest)
     assert {line["split"] for line in manifest if line["id"] in ("000000", "M000000")} == {"train"}
 
 
@@ -373,6 +404,9 @@ def test_a_recording_that_is_not_the_indexed_one_is_refused(humanml3d):
         (ROWS + "./pose_data/KIT/x.npy,5,5,9.npy\n", "index.csv:8: there are no frames 5 to 5"),
         (ROWS + "./pose_data/KIT/../../x.npy,0,5,9.npy\n", "names no file below pose_data"),
         (ROWS + "./pose_data/KIT/x.npy,0,5,000000.npy\n", "names 000000 again, which line 2 did"),
+        (ROWS + "./pose_data/KIT/x.npy,0,5,../9.npy\n", r"index.csv:8: '../9.npy' cannot name a clip; use letters"),
+        (ROWS + "./pose_data/KIT/x.npy,0,5,.npy\n", r"index.csv:8: '.npy' cannot name a clip"),
+        (ROWS + "./pose_data/KIT/x.npy,0,5,a b.npy\n", r"index.csv:8: 'a b.npy' cannot name a clip"),
     ],
 )
 def test_broken_indices_say_where(humanml3d, text, message):

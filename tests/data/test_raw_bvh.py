@@ -13,7 +13,7 @@ from lmm.data.sources.raw.asfamc import ASFAMC
 from lmm.data.sources.raw.bvh import BVH
 from lmm.motion.asfamc import read_amc
 from lmm.motion.bvh import read_bvh, write_bvh
-from lmm.motion.joint_map import JointMap
+from lmm.motion.joint_map import MAPS, JointMap
 from lmm.motion.kinematics import local_translations
 from lmm.motion.motion import Motion
 from lmm.motion.rotations import matrix_to_quaternion, quaternion_to_matrix
@@ -69,8 +69,22 @@ def test_arguments_replace_the_map(tmp_path):
         "left out the first 3 frames",
     )
     assert recording.flags[0].startswith("not upright most of the time")  # up is y in this file
+    assert recording.source_frames == 8
     assert BVH(str(tmp_path), licence="mine").licence == "mine"
     assert BVH(str(tmp_path)).licence == "unknown"
+
+
+def test_what_reading_a_file_uses(tmp_path):
+    own = tmp_path / "mine.yaml"
+    own.write_text((MAPS / "lafan1.yaml").read_text())
+    file = lafan(tmp_path)
+    assert BVH(str(tmp_path)).depends(file) == [file, file.with_suffix(".txt")]
+    assert BVH(str(tmp_path), map="lafan1").depends(file) == [file, file.with_suffix(".txt")]
+    assert BVH(str(tmp_path), map=str(own)).depends(file) == [file, file.with_suffix(".txt"), own]
+    amc, source = tmp_path / "02_01.amc.gz", ASFAMC(str(tmp_path), map=str(own))
+    assert source.depends(amc) == [amc, tmp_path / "02_01.txt", own]  # that the .asf is missing is said by reading
+    (tmp_path / "02.asf.gz").touch()
+    assert source.depends(amc) == [amc, tmp_path / "02_01.txt", tmp_path / "02.asf.gz", own]
 
 
 def test_packed_files_are_read_and_unused_joints_are_counted(tmp_path, shared_data):
@@ -104,7 +118,7 @@ def test_what_sources_refuse(tmp_path):
     (tmp_path / "b.bvh").write_text((tmp_path / "a" / "walk 1.bvh").read_text().replace("LeftHand", "Thing"))
     with pytest.raises(ValueError, match=r"b.bvh: no joint map fits .* lafan1 misses LeftHand"):
         only(BVH(str(tmp_path)), tmp_path / "b.bvh")
-    with pytest.raises(ValueError, match="source_fps must be a positive"):
+    with pytest.raises(ValueError, match="source_fps: 0 fps is no frame rate of a motion; expected 1 to 1000"):
         ASFAMC(str(tmp_path), source_fps=0)
     with pytest.raises(ValueError, match=r"holds no \*.amc"):
         ASFAMC(str(tmp_path)).files()

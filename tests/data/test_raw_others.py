@@ -258,7 +258,61 @@ def test_a_track_with_gaps_gives_its_pieces(tmp_path):
     source = SMPLVideo(str(tmp_path))
     recordings = list(source.read(tmp_path / "w.pkl"))
     assert [(r.id, r.motion.num_frames) for r in recordings] == [("w_7_f000000", 10), ("w_7_f000015", 30)]
+    assert [r.source_frames for r in recordings] == [40, 40]
     np.testing.assert_allclose(recordings[1].motion.joints, forward(vectors[:, :22], trans)[10:], atol=2e-6)
+
+
+@pytest.mark.parametrize(("person", "called"), [("../x y", ".._x_y"), (7, "7"), ("Zoë-1", "Zoë-1")])
+def test_people_are_called_so_that_files_can_be(tmp_path, person, called):
+    fields = {"poses": np.zeros((5, 66)), "trans": np.zeros((5, 3))}
+    (tmp_path / "v.pkl").write_bytes(pickle.dumps({person: fields, "other": fields}))
+    (tmp_path / f"v_{called}.txt").write_text("somebody lies\n")
+    source = SMPLVideo(str(tmp_path))
+    recording, other = source.read(tmp_path / "v.pkl")
+    assert (recording.id, other.id) == (f"v_{called}", "v_other")
+    assert (f"person {person!r} called {called}" in recording.operations) == (called != str(person))
+    assert [caption.text for caption in recording.captions] == ["somebody lies"] and not other.captions
+    assert tmp_path / f"v_{called}.txt" in source.depends(tmp_path / "v.pkl")
+
+
+@pytest.mark.parametrize("twins", [("0", 0), ("a/b", "a_b")])
+def test_people_of_one_name_are_refused(tmp_path, twins):
+    fields = {"poses": np.zeros((5, 66)), "trans": np.zeros((5, 3))}
+    (tmp_path / "v.pkl").write_bytes(pickle.dumps(dict.fromkeys(twins, fields)))
+    with pytest.raises(
+        ValueError, match=rf"v\.pkl: people {twins[0]!r} and {twins[1]!r} would both be called .*rename"
+    ):
+        only(SMPLVideo(str(tmp_path)))
+
+
+@pytest.mark.parametrize("name", ["v.npz", "v.pt"])
+def test_bombs_are_not_unpacked(tmp_path, monkeypatch, name):
+    monkeypatch.setattr("lmm.motion.arrays._MAX_BYTES", 10**5)
+    with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("poses.npy", bytes(10**6))
+    assert (tmp_path / name).stat().st_size < 10**4
+    with pytest.raises(ValueError, match=rf"{name} unpacks to 0 MiB, more than 0; cut it"):
+        only(SMPLVideo(str(tmp_path)))
+
+
+def test_recordings_without_end_are_refused(tmp_path):
+    np.savez_compressed(tmp_path / "v.npz", poses=np.zeros((500_000, 66), np.int8), trans=np.zeros((500_000, 3)))
+    with pytest.raises(ValueError, match=r"v\.npz: 500000 frames are too many"):
+        only(SMPLVideo(str(tmp_path)))
+
+
+def test_what_reading_a_file_uses(tmp_path):
+    humanml3d = HumanML3D(str(make_humanml3d(tmp_path / "h", {"train": ["000000"]})))
+    file = humanml3d.folder / "new_joints/000000.npy"
+    own = [humanml3d.folder / name for name in ("texts/000000.txt", "train.txt", "index.csv")]
+    assert sorted(humanml3d.depends(file)) == sorted([file, *own])
+    streamer = MotionStreamer(str(make_streamer(tmp_path / "s")))
+    (file,) = streamer.files()
+    assert streamer.depends(file) == [file, streamer.folder / "texts/part/a.txt", streamer.folder / "split/val.txt"]
+    moving = MotionX(str(make_motion_x(tmp_path / "x", motion_x(*make_poses()))), licence="mine")
+    (file,) = moving.files()
+    assert moving.depends(file) == [file, moving.folder / "texts/semantic_labels/idea400/Act cute.txt"]
+    assert moving.licence == "mine" and MotionX(".").licence.startswith("Motion-X (non-commercial")
 
 
 def _npz_with_header(header: bytes) -> bytes:
@@ -297,7 +351,9 @@ def test_foreign_pickles_run_nothing(tmp_path, monkeypatch, name, content):
         torch.save({"smpl_params_global": Evil()}, buffer)
         content = buffer.getvalue()
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=rf"{name} cannot be read safely.*save poses, trans and betas as \.npz"):
+    with pytest.raises(
+        ValueError, match=rf"{name} (cannot be read safely.*save poses, trans and|is no readable \.npz)"
+    ):
         only(SMPLVideo(str(tmp_path)))
     assert not (tmp_path / "ran").exists()
 
@@ -440,7 +496,9 @@ def _swap_list(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Joints(".", source_fps=0), "source_fps must be positive|positive frame rate"),
+        (lambda: Joints(".", source_fps=0), "source_fps: 0 fps is no frame rate"),
+        (lambda: MotionX(".", source_fps=1e-3), "source_fps: 0.001 fps is no frame rate"),
+        (lambda: SMPLVideo(".", source_fps=float("nan")), "source_fps: nan fps is no frame rate"),
         (lambda: Joints(".", source_fps=20, scale=-1), "scale"),
         (lambda: MotionX(".", up="w"), "up must be one of x, -x, y"),
         (lambda: SMPLVideo(".", up="Y"), "up must be one of"),
@@ -452,12 +510,13 @@ def test_bad_arguments_are_refused(make, message):
 
 
 def test_they_go_through_an_import(tmp_path):
+    (tmp_path / "in").mkdir()
     for number in range(4):
         vectors, trans = make_poses(seed=number)
-        gvhmr(tmp_path / f"{number}.pt", vectors, trans)
-    (tmp_path / "4.pt").write_bytes(b"junk")
+        gvhmr(tmp_path / "in" / f"{number}.pt", vectors, trans)
+    (tmp_path / "in/4.pt").write_bytes(b"junk")
     options = ImportOptions(mirror=True)
-    manifest, quarantine = import_recordings(SMPLVideo(str(tmp_path)), tmp_path / "out", options, settings={})
+    manifest, quarantine = import_recordings(SMPLVideo(str(tmp_path / "in")), tmp_path / "out", options, settings={})
     assert len(manifest) == 8 and [line["file"] for line in quarantine] == ["4.pt"]
     joints = np.load(tmp_path / "out/new_joints/M0.npy")
     vectors, trans = make_poses(seed=0)

@@ -56,7 +56,7 @@ def procedural() -> Motion:
 def test_every_format_gives_every_motion_back(tmp_path, make, ending):
     motion, file = make(), tmp_path / f"x.{ending}"
     if ending == "npy" and (motion.fps, motion.skeleton) != (20.0, HUMANML3D_22):
-        with pytest.raises(ValueError, match="lmm convert --fps"):
+        with pytest.raises(ValueError, match=r"got \d+ joints at .* fps; .*lmm convert"):
             save_motion(file, motion)
         return
     save_motion(file, motion)
@@ -172,9 +172,9 @@ def test_npy_and_bvh(tmp_path):
 
 
 def test_npy_refuses_what_it_cannot_hold(tmp_path):
-    with pytest.raises(ValueError, match=r"at 30 fps; save as \.npz"):
+    with pytest.raises(ValueError, match=r"at 30 fps; resample it \(lmm convert --fps 20\), or save as \.npz"):
         save_motion(tmp_path / "x.npy", human(fps=30.0))
-    with pytest.raises(ValueError, match="got 2 joints"):
+    with pytest.raises(ValueError, match=r"got 2 joints.*lmm convert --format bvh"):
         save_motion(tmp_path / "x.npy", Motion(torch.zeros(1, 2, 3), 20.0, ROD))
 
 
@@ -237,9 +237,42 @@ def test_a_header_that_lies_about_its_size_allocates_nothing(tmp_path):
     (tmp_path / "x.npy").write_bytes(head.getvalue() + bytes(100))
     with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
         archive.writestr("joints.npy", head.getvalue() + bytes(100))
-    for name in ("x.npy", "x.npz"):
-        with pytest.raises(ValueError, match="not a readable"):
+    for name, message in (("x.npy", "not a readable"), ("x.npz", "more memory than there is|no readable")):
+        with pytest.raises(ValueError, match=rf"{name}:? .*{message}"):
             load_motion(tmp_path / name)
+
+
+def test_only_what_is_needed_is_unpacked_and_never_absurdly_much(tmp_path, monkeypatch):
+    save_motion(tmp_path / "x.npz", human(), "stands", extra={"large": np.zeros(10**6)})
+    monkeypatch.setattr("lmm.motion.arrays._MAX_BYTES", 10**5)
+    assert load_motion(tmp_path / "x.npz").num_frames == 5 and load_caption(tmp_path / "x.npz") == "stands"
+    assert load_extra(tmp_path / "x.npz", ["betas"]) == {}
+    for names in (None, ["large"]):
+        with pytest.raises(ValueError, match=r"x\.npz unpacks to 7 MiB, more than 0; cut it"):
+            load_extra(tmp_path / "x.npz", names)
+    save_motion(tmp_path / "y.npz", human(500))
+    with pytest.raises(ValueError, match=r"y\.npz unpacks to .* MiB.*cut it"):
+        load_motion(tmp_path / "y.npz")
+
+
+def test_small_numbers_do_not_become_large_arrays(tmp_path, monkeypatch):
+    monkeypatch.setattr("lmm.motion.files._MAX_POSES", 100)
+    np.savez(tmp_path / "x.npz", **arrays(joints=np.zeros((51, 2, 3), np.int8)))
+    with pytest.raises(ValueError, match=r"x\.npz: 51 frames of 2 joints are too many"):
+        load_motion(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("fps", [1e-10, 0.5, 1001.0, float("nan")])
+@pytest.mark.parametrize("name", ["x.npz", "x.bvh", "x.glb", "x.npy"])
+def test_absurd_frame_rates_are_refused(tmp_path, name, fps):
+    if fps > 0:
+        with pytest.raises(ValueError, match=rf"{name}: .* fps is no frame rate.* 1 to 1000"):
+            save_motion(tmp_path / name, replace(human(), fps=fps))
+        assert not (tmp_path / name).exists()
+    if name in ("x.npy", "x.glb"):
+        save_motion(tmp_path / name, human())
+        with pytest.raises(ValueError, match=rf"{name}: .*fps is no frame rate"):
+            load_motion(tmp_path / name, fps=fps)
 
 
 def arrays(**changes: object) -> dict[str, object]:
@@ -262,8 +295,9 @@ def test_npz_with_only_the_necessary(tmp_path):
     [
         ({"fps": None}, "has no fps"),
         ({"joints": None, "poses": np.zeros(3)}, r"has no joints \(it holds .*poses\)"),
-        ({"fps": 0.0}, "fps must be positive"),
-        ({"fps": np.nan}, "fps is nan"),
+        ({"fps": 0.0}, "0 fps is no frame rate"),
+        ({"fps": 20 / 1e6}, "2e-05 fps is no frame rate of a motion; expected 1 to 1000"),
+        ({"fps": np.nan}, "nan fps is no frame rate"),
         ({"parents": np.array([-1, 1])}, "every parent before"),
         ({"parents": np.array([-1])}, "equally long"),
         ({"joints": np.zeros((4, 3, 3))}, r"expected joints"),

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from lmm.motion.body import BodyMesh
 from lmm.motion.gltf import pose_body, read_gltf, read_gltf_caption, write_gltf
+from lmm.motion.gltf.container import GltfFile
 from lmm.motion.motion import Motion
 from lmm.motion.rotations import axis_angle_to_matrix
 from lmm.motion.skeleton import HUMANML3D_22, Skeleton
@@ -432,6 +433,45 @@ def test_buffers_beside_the_file_and_only_there(tmp_path):
         read_gltf(file.write(folder, "link.bin"))
 
 
+def shared_track(num_nodes: int, num_keys: int) -> Foreign:
+    """Many nodes that one pair of arrays moves."""
+    nodes = [{"name": f"j{i}", "children": [i + 1] * (i < num_nodes - 1)} for i in range(num_nodes)]
+    file = Foreign(nodes).track(0, "rotation", np.arange(num_keys) / 30, np.tile(about_y(9), (num_keys, 1)))
+    (channel,) = file.tree["animations"][0]["channels"]
+    channels = [{**channel, "target": {**channel["target"], "node": node}} for node in range(num_nodes)]
+    return change(file, "animations", 0, "channels", value=channels)
+
+
+def test_tracks_that_share_an_array_read_it_once_and_not_without_end(tmp_path, monkeypatch):
+    seen = []
+    convert = GltfFile._read
+    monkeypatch.setattr(GltfFile, "_read", lambda *args: seen.append(args[1:]) or convert(*args))
+    motion = read_gltf(shared_track(50, 4).write(tmp_path))
+    assert motion.joints.shape == (4, 50, 3) and seen == [(0, "SCALAR"), (1, "VEC4")]
+    seen.clear()
+    with pytest.raises(ValueError, match=r"x\.gltf: its tracks have 20250000 keys together, more than 20000000; cut"):
+        read_gltf(shared_track(900, 22_500).write(tmp_path))
+    assert seen == []
+
+
+def test_many_buffers_cannot_name_one_file_to_fill_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("lmm.motion.gltf.container._MAX_BYTES", 100_000)
+    (tmp_path / "a.bin").write_bytes(bytes(60_000))
+    file = moved()
+    file.write(tmp_path)
+    file.tree["buffers"] = [{"byteLength": 60_000, "uri": uri} for uri in ("a.bin", "./a.bin")]
+    file.tree["bufferViews"][1]["buffer"] = 1
+    (tmp_path / "x.gltf").write_text(json.dumps(file.tree))
+    with pytest.raises(ValueError, match=r"x\.gltf: its buffers are larger than .* together"):
+        read_gltf(tmp_path / "x.gltf")
+
+
+@pytest.mark.parametrize("told", [0.001, 5000.0, float("nan"), "x"])
+def test_an_absurd_frame_rate_in_the_extras_is_not_taken(tmp_path, told):
+    file = arm(extras={"lmm": {"fps": told}}).track(0, "scale", [0, 0.1, 0.2], [[1] * 3] * 3)
+    assert read_gltf(file.write(tmp_path)).fps == 10.0
+
+
 def test_one_of_several_animations(tmp_path):
     file = arm().track(0, "translation", [0], [[7, 0, 0]])
     file.tree["animations"].append({"name": "second", "channels": [], "samplers": []})
@@ -484,7 +524,12 @@ BROKEN = {
     "nan": (lambda: arm().track(0, "scale", [0], [[np.nan] * 3]), "holds NaN"),
     "zero": (lambda: arm().track(0, "rotation", [0], [[0] * 4]), "no unit quaternion"),
     "forever": (lambda: arm().track(0, "scale", [0, 9e5], [[1] * 3] * 2), "too many"),
-    "beyond": (lambda: change(moved(), "accessors", 1, "count", value=2**39), "beyond its buffer"),
+    "beyond": (lambda: change(moved(), "accessors", 1, "count", value=2**20), "beyond its buffer"),
+    "keys together": (
+        lambda: change(moved(), "accessors", 1, "count", value=2**39),
+        r"keys together, more than 2\d+; cut",
+    ),
+    "count": (lambda: change(moved(), "accessors", 1, "count", value=-1), "no size -1"),
     "before": (lambda: change(moved(), "bufferViews", 1, "byteOffset", value=-4), "no size -4"),
     "stride": (lambda: change(moved(), "bufferViews", 1, "byteStride", value=1), "beyond its buffer"),
     "type": (lambda: change(moved(), "accessors", 1, "type", value="VEC4"), "VEC3 of float is needed"),

@@ -88,10 +88,16 @@ def test_bones_of_positions_keep_their_length():
         )
 
 
-@pytest.mark.parametrize("fps", [0.0, -1.0, float("nan"), float("inf"), 1e9])
+@pytest.mark.parametrize("fps", [0.0, -1.0, float("nan"), float("inf"), 1e9, 0.9, 1001.0])
 def test_absurd_frame_rates_are_refused(fps):
     with pytest.raises(ValueError, match="frame rate"):
         resample(posed(), fps)
+
+
+def test_absurd_results_name_the_rate_they_come_from():
+    motion = Motion(torch.zeros(1000, 22, 3), 1.0, HUMANML3D_22)
+    with pytest.raises(ValueError, match=r"1000 frames at 1 fps would become 999001 at 1000 fps; .*that of the source"):
+        resample(motion, 1000.0)
 
 
 def test_one_frame_stays_one_frame():

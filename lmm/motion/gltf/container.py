@@ -26,6 +26,8 @@ class GltfFile:
 
     def __init__(self, path: Path) -> None:
         self.path, self.gltf = path, _parse(path)
+        self._arrays: dict[tuple[int, str], Float64[np.ndarray, "N C"]] = {}  # tracks share them, key times above all
+        self._buffers: dict[int, bytes] = {}
 
     @property
     def ours(self) -> dict[str, Any]:
@@ -33,10 +35,20 @@ class GltfFile:
         kept = self.gltf.extras.get("lmm") if isinstance(self.gltf.extras, dict) else None
         return kept if isinstance(kept, dict) else {}
 
+    def count(self, index: Any) -> int:
+        """How many vectors an accessor says it has; nothing is read."""
+        return whole(self.gltf.accessors[whole(index, len(self.gltf.accessors), "accessor")].count)
+
     def array(self, index: Any, kind: str) -> Float64[np.ndarray, "N C"]:
         """The numbers of an accessor, at least one, all finite."""
+        index = whole(index, len(self.gltf.accessors), "accessor")
+        if (index, kind) not in self._arrays:
+            self._arrays[index, kind] = self._read(index, kind)
+        return self._arrays[index, kind]
+
+    def _read(self, index: int, kind: str) -> Float64[np.ndarray, "N C"]:
         gltf = self.gltf
-        accessor = gltf.accessors[whole(index, len(gltf.accessors), "accessor")]
+        accessor = gltf.accessors[index]
         if accessor.sparse is not None or accessor.bufferView is None:
             raise ValueError(f"accessor {index} is sparse; {AGAIN} without compression")
         view = gltf.bufferViews[whole(accessor.bufferView, len(gltf.bufferViews), "buffer view")]
@@ -61,6 +73,14 @@ class GltfFile:
         return values
 
     def _buffer(self, index: int) -> bytes:
+        """A buffer's bytes; those of all buffers together are limited, for many may name one file."""
+        if index not in self._buffers:
+            self._buffers[index] = self._load(index)
+            if sum(map(len, self._buffers.values())) > _MAX_BYTES:
+                raise ValueError(f"its buffers are larger than {_MAX_BYTES >> 20} MiB together; cut it")
+        return self._buffers[index]
+
+    def _load(self, index: int) -> bytes:
         """A buffer's bytes, from the file itself or from beside it."""
         uri = self.gltf.buffers[index].uri
         if uri is None:

@@ -16,10 +16,12 @@ from lmm.motion.gltf.container import AGAIN, LARGEST, GltfFile, check_unit, floa
 from lmm.motion.motion import Motion
 from lmm.motion.rotations import quaternion_slerp, quaternion_to_matrix
 from lmm.motion.skeleton import file_skeleton
+from lmm.motion.transforms import HIGHEST_FPS, LOWEST_FPS, check_fps
 
 _MAX_JOINTS = 1000
 _MAX_POSES = 5_000_000  # joints x frames: 100 joints for half an hour at 30 fps
-_MAX_FPS, _USUAL_FPS = 1000.0, 30.0
+_MAX_KEYS = 20_000_000  # of all tracks together, however many share an array
+_USUAL_FPS = 30.0
 _SNAP = 1e-3  # of a frame
 
 
@@ -57,6 +59,14 @@ def read_gltf_caption(file: str | Path) -> str:
         raise ValueError(f"{file}: {error}") from error
 
 
+def read_gltf_fitted(file: str | Path) -> bool:
+    """Whether `write_gltf` noted that the rotations were fitted to joint positions, not recorded."""
+    try:
+        return GltfFile(Path(file)).ours.get("rotations_fitted") is True
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+
+
 class _Reader:
     """Walks the nodes of one file and poses them."""
 
@@ -81,8 +91,7 @@ class _Reader:
             raise ValueError("the animation moves no joint of the skin; export the skeleton's animation with it")
         times = [track[0] for track in tracks.values()]
         fps = self._fps(max(times, key=len)) if fps is None else fps
-        if not 0 < fps <= _MAX_FPS:
-            raise ValueError(f"cannot be sampled at {fps} fps; give a rate above 0 and up to {_MAX_FPS:g}")
+        check_fps(fps)
         start, end = min(t[0] for t in times), max(t[-1] for t in times)
         num_frames = int((end - start) * fps + _SNAP) + 1
         if num_frames * len(needed) > _MAX_POSES:
@@ -118,12 +127,12 @@ class _Reader:
 
     def _fps(self, times: Float64[np.ndarray, " K"]) -> float:
         told = self.file.ours.get("fps")
-        if isinstance(told, int | float) and 0 < told <= _MAX_FPS:
+        if isinstance(told, int | float) and LOWEST_FPS <= told <= HIGHEST_FPS:
             return float(told)
         steps = np.diff(times) if len(times) > 1 else np.array([1.0])
         even = np.abs(steps - steps.mean()).max() < 0.01 * steps.mean()  # then the mean says it more exactly
         fps = 1 / float(steps.mean() if even else np.median(steps))
-        if not 10 * (1 - _SNAP) <= fps <= _MAX_FPS:
+        if not 10 * (1 - _SNAP) <= fps <= HIGHEST_FPS:
             return _USUAL_FPS
         return round(fps, 3) if abs(fps / round(fps, 3) - 1) < 2e-7 else fps
 
@@ -167,6 +176,9 @@ class _Reader:
         if not animations:
             raise ValueError("holds no animation; export the skeleton with its animation")
         chosen = animations[whole(animation or 0, len(animations), "animation")]
+        used = [chosen.samplers[whole(c.sampler, len(chosen.samplers), "sampler")] for c in chosen.channels]
+        if (total := sum(self.file.count(sampler.output) for sampler in used)) > _MAX_KEYS:
+            raise ValueError(f"its tracks have {total} keys together, more than {_MAX_KEYS}; cut it into shorter files")
         for channel in chosen.channels:
             target, sampler = channel.target, chosen.samplers[whole(channel.sampler, len(chosen.samplers), "sampler")]
             if target.node is None or target.path == gl.WEIGHTS:

@@ -2,7 +2,8 @@
 
 Metres, y up, one node a joint. The nodes' rest pose, which is the bind pose too, is the skeleton's T-pose with the
 body's own bone lengths: rest translations are the bone offsets, rest rotations the identity. Keys lie at k / fps.
-A stick figure (or the skin of a body model) is bound to the joints. Root ``extras`` keep fps, parts and caption.
+A stick figure (or the skin of a body model) is bound to the joints. Root ``extras`` keep fps, parts, caption
+and whether the rotations are fitted ones.
 """
 
 import base64
@@ -35,8 +36,8 @@ def pose_body(motion: Motion, body: BodyMesh) -> Motion:
     """
     if motion.rotations is None:
         raise ValueError(
-            "a body is posed by rotations, and this motion has joint positions only; fit them first: "
-            "replace(motion, rotations=fit_rotations(motion.joints, motion.skeleton)[0])"
+            "a body is posed by rotations, and this motion has joint positions only; fit them first (lmm convert does, "
+            "or replace(motion, rotations=fit_rotations(motion.joints, motion.skeleton)[0]))"
         )
     own, names = body.skeleton, motion.skeleton.names
     if strange := [name for name in names if name not in own.names]:
@@ -54,7 +55,13 @@ def pose_body(motion: Motion, body: BodyMesh) -> Motion:
 
 
 def write_gltf(
-    file: str | Path, motion: Motion, *, body: BodyMesh | None = None, caption: str = "", rigid: bool = False
+    file: str | Path,
+    motion: Motion,
+    *,
+    body: BodyMesh | None = None,
+    caption: str = "",
+    rigid: bool = False,
+    fitted: bool = False,
 ) -> None:
     """Write one motion as glTF: an animated skeleton and a figure skinned to it.
 
@@ -68,6 +75,7 @@ def write_gltf(
         caption: what the motion shows.
         rigid: give no joint but the root a translation track; the joints are then only as near as constant bone
             lengths allow.
+        fitted: note in the file that the rotations are not recorded; so it is where the motion has none.
 
     Raises:
         ValueError: another extension, a batch, or a motion that cannot pose the body.
@@ -75,6 +83,7 @@ def write_gltf(
     path = Path(file)
     if path.suffix.lower() not in (".glb", ".gltf"):
         raise ValueError(f"{path}: glTF files are called .glb or .gltf")
+    fitted = fitted or motion.rotations is None
     if body is not None:
         motion = pose_body(motion, body)
     tracks, skeleton = joint_tracks(path, motion, rigid=rigid), motion.skeleton
@@ -119,6 +128,8 @@ def write_gltf(
     )
     if caption:
         gltf.extras["lmm"]["caption"] = caption
+    if fitted:
+        gltf.extras["lmm"]["rotations_fitted"] = True
     gltf.accessors, gltf.bufferViews = out.accessors, out.views
     data = b"".join(out.pieces)
     gltf.buffers = [gl.Buffer(byteLength=len(data))]

@@ -201,9 +201,9 @@ def with_rotations(motion: Motion, representation: str, *, fit_missing: bool) ->
     if motion.rotations is None and not fit_missing:
         raise ValueError(
             f"{representation} holds SMPL's local rotations and this motion has positions only (a mapped .bvh or "
-            ".amc has, too); read it from SMPL parameters or an .npz with rotations, or have them estimated: "
-            "lmm convert --fit-rotations, lmm data import --fit_rotations, or fit_rotations: true among the "
-            "representation's arguments in a config"
+            ".amc has, too); read it from SMPL parameters or an .npz with rotations, or give fit_rotations=True to "
+            "have them estimated (lmm convert --fit-rotations, lmm data import --fit_rotations, or fit_rotations: true "
+            "among the representation's arguments in a config)"
         )
     if motion.rotations is None:
         return replace(motion, rotations=fit(motion.joints, HUMANML3D_22)[0])

@@ -7,6 +7,8 @@ import pkgutil
 from pathlib import Path
 
 from lmm.data.sources.raw.base import RawSource, Recording
+from lmm.motion.motion import Motion
+from lmm.motion.skeleton import HUMANML3D_22
 
 
 def formats() -> dict[str, str]:
@@ -65,3 +67,13 @@ def read_recording(file: str | Path, name: str, *, source_fps: float | None = No
     if len(recordings) != 1:
         raise ValueError(f"{path}: holds {len(recordings)} recordings; `lmm data import {name}` takes them apart")
     return recordings[0]
+
+
+def about_foreign(file: str, motion: Motion, error: ValueError) -> ValueError:
+    """An error about a motion, with its file's name and, for a foreign skeleton, how it is mapped."""
+    hint = ""
+    if not set(HUMANML3D_22.names) <= set(motion.skeleton.names):
+        ending = Path(file.lower().removesuffix(".gz")).suffix
+        hints = {".bvh": "have it mapped to SMPL's joints: --format bvh", ".amc": "have it mapped: --format asfamc"}
+        hint = "; " + hints.get(ending, "only .bvh and .amc can be mapped to SMPL's joints (--format bvh, asfamc)")
+    return ValueError(f"{file}: {error}{hint}")

@@ -54,6 +54,7 @@ _FAMILIES = {"smpl": 24, "smplh": 52, "smplx": 55, "smplx_locked_head": 55}
 _PARTS = ("root_orient", "pose_body", "pose_jaw", "pose_eye", "pose_hand")  # in the order of SMPL-X's joints
 _RATES = ("mocap_framerate", "mocap_frame_rate")
 _LOWEST_FPS, _HIGHEST_FPS = 5.0, 1000.0
+_MAX_POSES = 10_000_000  # joints x frames: SMPL-H for 26 minutes at 120 fps
 _LARGEST = {"poses": 50.0}  # radians; degrees would be more
 _FARTHEST = 1000.0  # m, and betas; beyond is no recording in these units
 _Z_UP_TO_Y_UP = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])  # (x, y, z) -> (x, z, -y)
@@ -97,6 +98,7 @@ class AMASS(RawSource):
         poses = read_poses(file)
         subset = sub_data_set(file, self.folder)
         captions, operations = self.captions(file), []
+        frames = len(poses.trans)
         seconds = LEADING.get(_OF_2019.get(subset, subset), 0.0) if self.trim else 0.0
         if seconds:
             leading = round(seconds * poses.fps)
@@ -118,6 +120,7 @@ class AMASS(RawSource):
             operations=(*operations, how, "turned from z up to y up: (x, z, -y)"),
             flags=(f"sub-data-set {subset}", *flags),
             extra=poses.extra,
+            source_frames=frames,
         )
 
 
@@ -233,6 +236,8 @@ def _poses(arrays: dict[str, np.ndarray]) -> Poses:
     if flat.ndim != 2 or not len(flat) or flat.shape[1] not in [3 * count for count in _SKELETONS]:
         raise ValueError(f"poses are {flat.shape}, expected (T, 156) for SMPL-H or (T, 165) for SMPL-X")
     frames, count = len(flat), flat.shape[1] // 3
+    if flat.size // 3 > _MAX_POSES:
+        raise ValueError(f"{frames} frames of {count} joints are too many; cut it into shorter files")
     family = _text(arrays["surface_model_type"], "surface_model_type") if "surface_model_type" in arrays else ""
     if _FAMILIES.get(family, count) != count:
         raise ValueError(f"is said to be {family}, but has {count} joints")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from lmm.data.sources.raw.base import RawSource, Recording
-from lmm.data.sources.raw.bvh import joint_map_for, mapped
+from lmm.data.sources.raw.bvh import joint_map_for, mapped, own_map
 from lmm.data.sources.raw.joints import check_rate
 from lmm.motion.asfamc import AcclaimSkeleton, find_asf, read_amc, read_asf
 from lmm.motion.joint_map import JointMap
@@ -23,7 +23,7 @@ class ASFAMC(RawSource):
         licence: tag for the manifest; that of a given ``map`` if None, unknown otherwise: names prove no origin.
     """
 
-    patterns: ClassVar[tuple[str, ...]] = ("*.amc", "*.amc.gz", "*.AMC")
+    patterns: ClassVar[tuple[str, ...]] = ("*.amc", "*.amc.gz")
 
     def __init__(
         self,
@@ -40,8 +40,17 @@ class ASFAMC(RawSource):
             raise ValueError(f"scale must be positive, got {scale}")
         self.source_fps = float(source_fps)
         self.map = None if map is None else JointMap.load(map)
+        self.map_file = own_map(map)
         self.scale = scale
         self.licence = licence or (self.map.licence if self.map else "unknown")
+
+    def depends(self, file: Path) -> list[Path]:
+        """The file, its captions, its skeleton if there is one, and a joint map of one's own."""
+        try:
+            skeleton = [find_asf(file)]
+        except ValueError:  # reading the file says so
+            skeleton = []
+        return [*super().depends(file), *skeleton, *self.map_file]
 
     def read(self, file: Path) -> Iterator[Recording]:
         """The motion of one file."""

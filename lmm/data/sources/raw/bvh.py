@@ -34,7 +34,7 @@ class BVH(RawSource):
         licence: tag for the manifest; that of a given ``map`` if None, unknown otherwise: names prove no origin.
     """
 
-    patterns: ClassVar[tuple[str, ...]] = ("*.bvh", "*.bvh.gz", "*.BVH")
+    patterns: ClassVar[tuple[str, ...]] = ("*.bvh", "*.bvh.gz")
 
     def __init__(
         self,
@@ -54,10 +54,15 @@ class BVH(RawSource):
         if skip_frames is not None and skip_frames < 0:
             raise ValueError(f"skip_frames must not be negative, got {skip_frames}")
         self.map = None if map is None else JointMap.load(map)
+        self.map_file = own_map(map)
         self.scale = scale
         self.up = up
         self.skip_frames = skip_frames
         self.licence = licence or (self.map.licence if self.map else "unknown")
+
+    def depends(self, file: Path) -> list[Path]:
+        """The file, its captions, and a joint map of one's own."""
+        return [*super().depends(file), *self.map_file]
 
     def read(self, file: Path) -> Iterator[Recording]:
         """The motion of one file."""
@@ -70,6 +75,12 @@ class BVH(RawSource):
             skip_frames=joint_map.skip_frames if self.skip_frames is None else self.skip_frames,
         )
         yield mapped(self, file, raw, joint_map, joint_map.scale)
+
+
+def own_map(name: str | None) -> list[Path]:
+    """The file of a joint map that was given by its path; none for a packaged one."""
+    own = name is not None and Path(name).suffix.lower() in (".yaml", ".yml")
+    return [Path(name).expanduser()] if name is not None and own else []
 
 
 def joint_map_for(file: Path, raw: Motion, given: JointMap | None) -> JointMap:
@@ -108,7 +119,12 @@ def mapped(source: RawSource, file: Path, raw: Motion, joint_map: JointMap, scal
             f"licence not given; recordings with {joint_map.name}'s joints are usually {joint_map.licence}",
         )
     return Recording(
-        source.name(file), motion, source.captions(file), operations=_operations(joint_map, raw), flags=flags
+        source.name(file),
+        motion,
+        source.captions(file),
+        operations=_operations(joint_map, raw),
+        flags=flags,
+        source_frames=raw.num_frames,
     )
 
 

@@ -41,6 +41,11 @@ class HumanML3D(RawSource):
         super().__init__(folder)
         self.licence = licence
 
+    def depends(self, file: Path) -> list[Path]:
+        """The file, its captions, the split lists and the index."""
+        lists = [*self.folder.glob("*.txt"), self.folder / "index.csv"]
+        return [file, self.folder / "texts" / f"{file.stem}.txt", *sorted(lists)]
+
     def read(self, file: Path) -> Iterator[Recording]:
         """The motion of one file of new_joints."""
         joints = read_array(file, Layout.skeleton.num_joints, 3)

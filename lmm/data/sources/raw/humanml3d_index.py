@@ -13,7 +13,9 @@ HumanAct12's joints are taken as they are, whole. Mirrored copies M<id> are the 
 
 import csv
 import os
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -33,6 +35,7 @@ from lmm.motion.transforms import crop, rotate
 _FPS = 20.0
 _NUM_BETAS = 10
 _COLUMNS = ["source_path", "start_frame", "end_frame", "new_name"]
+_SPLITS = ("train", "val", "test")
 _HUMANACT12 = "humanact12"
 _TURN = torch.tensor([[-1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
 
@@ -46,6 +49,7 @@ class HumanML3DIndex(RawSource):
         body_models: folder with SMPL-H male and female, as for AMASS; without it the joints are a template body's.
         texts: HumanML3D's folder ``texts``, for the captions.
         humanact12: the unzipped ``pose_data/humanact12``; ``humanact12`` in the folder where this is None.
+        licence: tag for the manifest.
     """
 
     patterns = ("*.npz",)
@@ -58,12 +62,13 @@ class HumanML3DIndex(RawSource):
         body_models: str | None = None,
         texts: str | None = None,
         humanact12: str | None = None,
+        licence: str = f"{LICENCE}; HumanML3D: MIT",
     ) -> None:
         super().__init__(folder)
         self.index = Path(index).expanduser()
         self.body_models = body_models
         self.texts = None if texts is None else Path(texts).expanduser()
-        self.licence = f"{LICENCE}; HumanML3D: MIT"
+        self.licence = licence
         # Below the folder even where it is elsewhere: an import names its files from there.
         elsewhere = os.path.relpath(Path(humanact12).expanduser(), self.folder) if humanact12 else _HUMANACT12
         self.humanact12 = self.folder / elsewhere
@@ -81,6 +86,12 @@ class HumanML3DIndex(RawSource):
     def missing(self) -> list[Path]:
         """The recordings that the index names and that are not there."""
         return [file for file in self.files() if not file.is_file()]
+
+    def depends(self, file: Path) -> list[Path]:
+        """The recording, the index, its split lists and the captions of the clips."""
+        lists = [self.index.parent / f"{split}.txt" for split in _SPLITS]
+        rows = self._rows()[self._source(file)]
+        return [file, self.index, *lists, *([self.texts / f"{row.id}.txt" for row in rows] if self.texts else [])]
 
     def read(self, file: Path) -> Iterator[Recording]:
         """The clips of one recording.
@@ -104,12 +115,11 @@ class HumanML3DIndex(RawSource):
                 captions = tuple(read_captions(text)) if text.is_file() else ()
                 flags += [] if captions else ["without a caption"]
             split = splits.get(row.id)
-            yield Recording(
-                row.id, recording.motion, captions, split, recording.operations, tuple(flags), recording.extra
-            )
+            yield replace(recording, captions=captions, split=split, flags=tuple(flags))
 
     def _amass(self, file: Path, rows: list["Row"]) -> Iterator[tuple["Row", Recording]]:
         poses = read_poses(file)
+        whole, rate = len(poses.trans), poses.fps
         step = int(poses.fps / _FPS)
         if step < 1:
             raise ValueError(f"{file} has {poses.fps:g} fps; HumanML3D is made of recordings with 20 or more")
@@ -139,7 +149,18 @@ class HumanML3DIndex(RawSource):
             short = ["ends before the index's last frame"] if stop < row.stop else []
             notes = (f"sub-data-set {subset}", *flags, *more, *short)
             clip = crop(motion, row.start, stop)
-            yield row, Recording(row.id, clip, operations=tuple(steps), flags=notes, extra=poses.extra)
+            yield (
+                row,
+                Recording(
+                    row.id,
+                    clip,
+                    operations=tuple(steps),
+                    flags=notes,
+                    extra=poses.extra,
+                    source_frames=whole,
+                    source_fps=rate,
+                ),
+            )
 
     def _humanact12(self, file: Path, rows: list["Row"]) -> Iterator[tuple["Row", Recording]]:
         remedy = "unzip HumanML3D's pose_data/humanact12.zip again"
@@ -209,6 +230,8 @@ def _read_index(file: Path, _: int) -> dict[str, list[Row]]:
                 row = Row(number, int(start), int(stop), name.removesuffix(".npy"))
             except ValueError:
                 raise ValueError(f"{file}:{number} is not {','.join(_COLUMNS)}: {','.join(fields)!r}") from None
+            if not re.fullmatch(r"[\w-][\w.-]*", row.id):
+                raise ValueError(f"{file}:{number}: {name!r} cannot name a clip; use letters, digits, _, - and .")
             parts = path.removeprefix("./").removeprefix("pose_data/").removesuffix(".npy").split("/")
             whole = parts[0] == _HUMANACT12
             if len(parts) < 2 or ".." in parts or "" in parts:
@@ -224,5 +247,5 @@ def _read_index(file: Path, _: int) -> dict[str, list[Row]]:
 @lru_cache(maxsize=2)
 def _splits(folder: Path) -> dict[str, str]:
     """HumanML3D's split of each clip, where its lists are there."""
-    files = [folder / f"{split}.txt" for split in ("train", "val", "test")]
+    files = [folder / f"{split}.txt" for split in _SPLITS]
     return {line.strip(): file.stem for file in files if file.is_file() for line in file.open(encoding="utf-8")}

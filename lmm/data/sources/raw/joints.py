@@ -16,7 +16,7 @@ from torch import Tensor
 from lmm.data.sources.raw.base import RawSource, Recording
 from lmm.motion.motion import Motion
 from lmm.motion.skeleton import HUMANML3D_22
-from lmm.motion.transforms import rotate
+from lmm.motion.transforms import check_fps, rotate
 
 Axis = Literal["x", "y", "z", "-x", "-y", "-z"]
 
@@ -29,6 +29,8 @@ _TO_Y: dict[str, list[list[float]]] = {
     "z": [[1, 0, 0], [0, 0, 1], [0, -1, 0]],
     "-z": [[1, 0, 0], [0, 0, -1], [0, 1, 0]],
 }
+_SHORTEST, _TALLEST = 0.9, 2.3  # metres from head to foot along the bones; nobody is shorter or taller
+_SCALES = (1.0, 0.01, 0.001, 0.0254, 0.0254 / 0.45)  # m, cm, mm, inch, CMU's
 _REMEDY = "write it again, or move it out of the folder"
 
 
@@ -103,10 +105,9 @@ def check_rate(source_fps: float) -> None:
     """Refuse what is no frame rate.
 
     Raises:
-        ValueError: not positive, or infinite.
+        ValueError: it is below 1 or above 1000.
     """
-    if not 0 < source_fps < float("inf"):
-        raise ValueError(f"source_fps must be a positive frame rate, got {source_fps}")
+    check_fps(float(source_fps), "source_fps: ")
 
 
 def check_axis(up: str) -> None:
@@ -146,6 +147,40 @@ def posture_flags(motion: Motion) -> tuple[str, ...]:
     if forward < 0:
         flags.append("toes point backwards: left and right are exchanged, or the axes are left-handed")
     return tuple(flags)
+
+
+def size_note(motion: Motion, file: str, scale: float = 0.01) -> str:
+    """A warning where somebody with a head and a foot is not as long between them as people are; else nothing.
+
+    Measured along the bones, so neither pose nor axes matter.
+
+    Args:
+        motion: joints "T J 3".
+        file: where it is from.
+        scale: metres per unit that it was read with, if it is a .bvh.
+    """
+    names, parents = [name.lower() for name in motion.skeleton.names], motion.skeleton.parents
+    ends = []
+    for words in (("head",), ("foot", "ankle", "toe")):
+        ends.append(next((names.index(name) for word in words for name in names if word in name), None))
+    between: set[int] = set()
+    for end in ends:
+        chain = set()
+        while end is not None and end >= 0:
+            chain.add(end)
+            end = parents[end]
+        between ^= chain  # what is above both is on no way between them
+    if None in ends or not between:
+        return ""
+    joints = motion.joints[:: max(motion.num_frames // 100, 1)]
+    length = sum(float((joints[:, j] - joints[:, parents[j]]).norm(dim=-1).median()) for j in between if j)
+    if _SHORTEST < length < _TALLEST:
+        return ""
+    remedy = "its unit is not the metre, or it is no person"
+    if ".bvh" in Path(file).name.lower():
+        fitting = [other for other in _SCALES if length and _SHORTEST < length * other / scale < _TALLEST]
+        remedy = f"try lmm convert --scale {fitting[0]:.6g}" if fitting else "give lmm convert --scale, metres a unit"
+    return f"warning: {file}: the body is {length:.3g} m from head to foot along its bones; {remedy}"
 
 
 def _size_flags(motion: Motion) -> tuple[str, ...]:

@@ -48,11 +48,19 @@ class MotionStreamer(RawSource):
             raise ValueError(f"{self.folder} has no folder {self.motions}; name the one of the .npy files as motions")
         return [file for file in super().files() if file.is_relative_to(self.folder / self.motions)]
 
+    def depends(self, file: Path) -> list[Path]:
+        """The file, its captions and the split lists."""
+        return [
+            file,
+            self.folder / "texts" / f"{self._clip(file)}.txt",
+            *sorted((self.folder / self.lists).glob("*.txt")),
+        ]
+
     def read(self, file: Path) -> Iterator[Recording]:
         """The motion of one file of features."""
         representation = MotionStreamer272()
         motion = representation.decode(read_array(file, representation.dim))
-        clip = file.relative_to(self.folder / self.motions).with_suffix("").as_posix()
+        clip = self._clip(file)
         if self._splits and clip not in self._splits:
             raise ValueError(
                 f"{file} is in no list of {self.folder / self.lists}; add {clip} to one, or move the lists away "
@@ -66,6 +74,9 @@ class MotionStreamer(RawSource):
             operations=("decoded 272 features: joints from positions, rotations from rotations",),
             flags=posture_flags(motion),
         )
+
+    def _clip(self, file: Path) -> str:
+        return file.relative_to(self.folder / self.motions).with_suffix("").as_posix()
 
     @cached_property
     def _splits(self) -> dict[str, str]:

@@ -26,6 +26,8 @@ from lmm.data.sources.raw.humanml3d import texts_of
 from lmm.data.sources.raw.joints import Axis, check_axis, check_rate, posture_flags, read_array, y_up
 from lmm.motion.body import SMPLX_55
 
+LICENCE = "Motion-X (non-commercial; some subsets have terms of their own)"
+
 _COLUMNS = {
     "root_orient": 3,
     "pose_body": 63,
@@ -49,9 +51,9 @@ class MotionX(RawSource):
         texts: the captions' folder below it, with the same folders inside as ``motions``.
         source_fps: the files' frame rate; clips of the humanml subset made with the authors' first scripts have 20.
         up: the axis that points up.
+        licence: tag for the manifest.
     """
 
-    licence = "Motion-X (non-commercial; some subsets have terms of their own)"
     patterns: ClassVar[tuple[str, ...]] = ("*.npy",)
 
     def __init__(
@@ -63,6 +65,7 @@ class MotionX(RawSource):
         texts: str = "texts/semantic_labels",
         source_fps: float = 30.0,
         up: Axis = "y",
+        licence: str = LICENCE,
     ) -> None:
         super().__init__(folder)
         check_rate(source_fps)
@@ -72,6 +75,7 @@ class MotionX(RawSource):
         self.texts = texts
         self.source_fps = float(source_fps)
         self.up = up
+        self.licence = licence
 
     def files(self) -> list[Path]:
         """All files of parameters, sorted."""
@@ -80,6 +84,10 @@ class MotionX(RawSource):
                 f"{self.folder} has no folder {self.motions}; name the one with the (T, 322) arrays: motions"
             )
         return [file for file in super().files() if file.is_relative_to(self.folder / self.motions)]
+
+    def depends(self, file: Path) -> list[Path]:
+        """The file and its captions."""
+        return [file, self.folder / self.texts / f"{self._clip(file)}.txt"]
 
     def read(self, file: Path) -> Iterator[Recording]:
         """The motion of one file."""
@@ -92,7 +100,7 @@ class MotionX(RawSource):
             vectors, part["trans"], part["betas"], fps=self.source_fps, body_models=self.body_models, file=file
         )
         motion, turned = y_up(recording.motion, self.up)
-        clip = file.relative_to(self.folder / self.motions).with_suffix("").as_posix()
+        clip = self._clip(file)
         yield replace(
             recording,
             id=self.name(self.folder / f"{clip}.npy"),
@@ -101,6 +109,9 @@ class MotionX(RawSource):
             operations=("eyes look straight ahead: the file has no rotations of them", *recording.operations, *turned),
             flags=(*recording.flags, *posture_flags(motion)),
         )
+
+    def _clip(self, file: Path) -> str:
+        return file.relative_to(self.folder / self.motions).with_suffix("").as_posix()
 
 
 def posed(

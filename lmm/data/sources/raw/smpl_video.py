@@ -13,12 +13,13 @@ are refused. The body is `HUMANML3D_22`'s: the two hand joints of SMPL's 24 are 
 unpickled; joblib, which WHAM writes with, is not needed.
 """
 
-import math
+import glob
 import pickle
+import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ from torch import Tensor
 from lmm.data.sources.raw.base import RawSource, Recording
 from lmm.data.sources.raw.joints import Axis, check_axis, check_rate, posture_flags, y_up
 from lmm.data.sources.raw.motionx import posed
-from lmm.motion.arrays import NUMPY_NAMES, PickledArray, Stub, array_from_buffer, plain_array
+from lmm.motion.arrays import Joblib, Stub, check_unpacked, npz_names, plain_array, read_npz
 from lmm.motion.body import SMPL_24, SMPLX_55
 from lmm.motion.skeleton import HUMANML3D_22
 from lmm.motion.transforms import select
@@ -40,6 +41,8 @@ _LAYOUTS = (
     (("root_orient", "pose_body"), "trans"),
     (("poses",), "trans"),
 )
+_FIELDS = sorted({*(name for names, trans in _LAYOUTS for name in (*names, trans)), "betas", "frame_ids"})
+_MAX_POSES = 10_000_000  # joints x frames
 _REMEDY = "run GVHMR or WHAM with its world output, or save poses, trans and betas as .npz"
 
 
@@ -75,19 +78,31 @@ class SMPLVideo(RawSource):
         self.body_models = body_models
         self.licence = licence
 
+    def depends(self, file: Path) -> list[Path]:
+        """The file and the captions of everybody in it."""
+        return [*super().depends(file), *sorted(file.parent.glob(f"{glob.escape(file.stem)}_*.txt"))]
+
     def read(self, file: Path) -> Iterator[Recording]:
         """The people of one file; a track with gaps gives a recording for each stretch."""
-        people = _people(_load(file))
+        content = _load(file)
+        try:
+            people = _people(content)
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from None
         for person, arrays in people.items():
-            name = f"{self.name(file)}_{person}" if person else self.name(file)
-            text = file.with_name(f"{file.stem}_{person}{file.suffix}") if len(people) > 1 else file
+            called = _plain(person)
+            name = f"{self.name(file)}_{called}" if called else self.name(file)
+            text = file.with_name(f"{file.stem}_{called}{file.suffix}") if len(people) > 1 else file
             try:
                 vectors, trans, betas, frames = _parameters(arrays)
             except ValueError as error:
-                raise ValueError(f"{file}{', person ' + person if person else ''}: {error}; {_REMEDY}") from None
+                raise ValueError(f"{file}{f', person {person[:40]}' * bool(person)}: {error}; {_REMEDY}") from None
             gaps = (np.flatnonzero(np.diff(frames) != 1) + 1).tolist()
             for start, stop in zip([0, *gaps], [*gaps, len(frames)], strict=True):
                 recording = self._recording(vectors[start:stop], trans[start:stop], betas[start:stop], file)
+                if called != person:
+                    said = f"person {person[:40]!r} called {called}"
+                    recording = replace(recording, operations=(said, *recording.operations))
                 if not gaps:
                     yield replace(recording, id=name, captions=self.captions(text))
                     continue
@@ -96,6 +111,7 @@ class SMPLVideo(RawSource):
                     id=f"{name}_f{frames[start]:06d}",
                     operations=(f"frames {frames[start]} to {frames[stop - 1]} of the video", *recording.operations),
                     flags=("a piece of a track with gaps, without the captions of the whole", *recording.flags),
+                    source_frames=len(frames),
                 )
 
     def _recording(
@@ -119,14 +135,27 @@ class SMPLVideo(RawSource):
 
 
 def _people(content: Any) -> dict[str, dict[str, Any]]:
-    """Each person's fields by the person's name, which is empty where the file holds just one."""
+    """Each person's fields by the person's name, which is empty where the file holds just one.
+
+    Raises:
+        ValueError: two people would get one name.
+    """
     if not isinstance(content, dict):
         return {"": {}}
     if "smpl_params_global" in content:
         return _people(content["smpl_params_global"])
     if content and all(isinstance(value, dict) for value in content.values()):
+        names = [_plain(str(person)) for person in content]
+        if twins := [person for person in content if names.count(_plain(str(person))) > 1]:
+            told = " and ".join(repr(person)[:40] for person in twins[:2])
+            raise ValueError(f"people {told} would both be called {_plain(str(twins[0]))!r}; rename one")
         return {str(person): _people(value).get("", {}) for person, value in content.items()}
     return {"": {str(name): value for name, value in content.items()}}
+
+
+def _plain(person: str) -> str:
+    """A person's name as a part of a file's name."""
+    return "".join(c if c.isalnum() or c in "-." else "_" for c in person)
 
 
 def _parameters(
@@ -154,6 +183,8 @@ def _parameters(
         raise ValueError(
             f"{' and '.join(names)} have {width} numbers a frame, expected 66, 72 or more rotation vectors"
         )
+    if length * joints > _MAX_POSES:
+        raise ValueError(f"{length} frames are too many for one file; cut it")
     trans = _rows(arrays, translation)
     betas = _numbers(arrays, "betas") if "betas" in arrays else torch.zeros(1, 10)
     betas = betas.reshape(-1, betas.shape[-1]).expand(length, -1) if betas.numel() == betas.shape[-1] else betas
@@ -191,14 +222,15 @@ def _load(file: Path) -> Any:
     Raises:
         ValueError: it cannot be read, or holds anything but dicts, arrays and plain values.
     """
+    if file.suffix.lower() == ".npz":
+        return dict.fromkeys(npz_names(file)) | read_npz(file, _FIELDS)
+    if zipfile.is_zipfile(file):
+        check_unpacked(file)
     try:
-        if file.suffix == ".npz":
-            with np.load(file, allow_pickle=False) as archive:
-                return dict(archive.items())
-        if file.suffix == ".pt":
+        if file.suffix.lower() == ".pt":
             return _arrays(_tensors(file))
         with file.open("rb") as handle:
-            return _arrays(_Joblib(handle).load())
+            return _arrays(Joblib(handle).load())
     except Exception as error:  # broken bytes raise about everything there is, from deep inside the parsers
         raise ValueError(f"{file} cannot be read safely ({type(error).__name__}: {error}); {_REMEDY}") from None
 
@@ -216,65 +248,3 @@ def _arrays(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.detach().numpy()
     return plain_array(value) if isinstance(value, Stub) else value
-
-
-class _Inline(Stub):
-    """joblib's stand-in for an array, whose bytes follow in the file."""
-
-    def read(self, handle: BinaryIO) -> PickledArray:
-        """The array: a length byte and as much padding where the file is aligned, then the numbers."""
-        if self.state.get("numpy_array_alignment_bytes") is not None:
-            handle.read(handle.read(1)[0])
-        shape, dtype = self.state["shape"], self.state["dtype"]
-        size = math.prod(shape) * np.dtype(dtype.code).itemsize
-        data = handle.read(size) if size >= 0 else b""
-        if len(data) != size:
-            raise EOFError("the file ends inside an array")
-        return array_from_buffer(data, dtype, shape, self.state["order"])
-
-
-def _number(dtype: Any, data: Any) -> Any:
-    """A numpy scalar, such as a person's number."""
-    return plain_array(array_from_buffer(data, dtype, (), "C")).item()
-
-
-def _dict(*_: Any) -> dict[Any, Any]:
-    return {}
-
-
-_NAMES: dict[tuple[str, str], Any] = {
-    ("joblib.numpy_pickle", "NumpyArrayWrapper"): _Inline,
-    ("collections", "defaultdict"): _dict,
-    ("collections", "OrderedDict"): _dict,
-    ("builtins", "dict"): _dict,
-}
-
-
-# The one in Python: the one in C reads ahead, past the bytes that joblib puts between the opcodes.
-_Unpickler: Any = pickle._Unpickler  # type: ignore[attr-defined]
-
-
-class _Joblib(_Unpickler):
-    """Unpickles dicts of arrays and nothing else, so that a foreign file cannot run code."""
-
-    dispatch: ClassVar[dict[int, Any]] = dict(_Unpickler.dispatch)
-
-    def __init__(self, handle: BinaryIO) -> None:
-        super().__init__(handle)
-        self._handle = handle
-
-    def find_class(self, module: str, name: str) -> Any:
-        """One of the few names that dicts and arrays are pickled with."""
-        if module.partition(".")[0] == "numpy" and name in NUMPY_NAMES:
-            return _number if name == "scalar" else NUMPY_NAMES[name]
-        if (module, name) in _NAMES:
-            return _NAMES[module, name]
-        raise pickle.UnpicklingError(f"it wants to load {module}.{name}, which no array needs")
-
-    def load_build(self) -> None:
-        """Give an object its state; joblib's stand-in becomes its array here, where its bytes are next in the file."""
-        super().load_build()
-        if isinstance(self.stack[-1], _Inline):
-            self.stack[-1] = self.stack[-1].read(self._handle)
-
-    dispatch[pickle.BUILD[0]] = load_build
