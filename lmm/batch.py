@@ -41,7 +41,7 @@ class TokenSpec:
         num_parts: P, body parts of one time step (1 for a time line).
         downsample: motion frames per time step (α).
         fps: motion frames per second.
-        bit_order: "lsb" where a code's index is Σ 2^(i-1)·bit_i (lookup-free), "none" where codes are looked up.
+        bit_order: of codes that are bits: "lsb" (index Σ 2^(i-1)·bit_i) or "msb"; "none" where codes are looked up.
         fingerprint: sha256 of the tokenizer's weights and statistics.
     """
 
