@@ -126,6 +126,8 @@ class LmmCLI(LightningCLI):
             )
         if language and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             self._introduce(subcommand)
+        if subcommand == "predict":
+            self.config_init[subcommand].return_predictions = False  # a writer takes them; memory must not
         try:
             super()._run_subcommand(subcommand)
         except RuntimeError as error:

@@ -16,6 +16,7 @@ BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
     [
         ("features.py", ["--clips", "2", "--repeats", "1"]),
         ("quantizers.py", ["--scale", "0.01", "--repeats", "1"]),
+        ("motion_tokenizers.py", ["--width", "32", "--clips", "8", "--repeats", "1"]),
     ],
 )
 def test_benchmark_writes_its_rows(tmp_path, script, arguments):

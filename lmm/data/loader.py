@@ -131,6 +131,13 @@ def loading(batch_size: int, num_workers: int) -> dict[str, Any]:
     }
 
 
+def same_length_batches(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Positions in batches of at most ``batch_size`` that have one length each; the longest come first."""
+    order = np.argsort(-lengths, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(lengths[order])) + 1)
+    return [batch for group in groups for batch in np.array_split(group, -(-len(group) // batch_size))]
+
+
 def as_is(batch: Any) -> Any:
     """Collate nothing."""
     return batch

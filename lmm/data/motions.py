@@ -2,9 +2,12 @@
 
 An epoch shows every training item of at least ``window`` frames once; where its window begins and which of its captions
 goes with it depend on (seed, epoch, item) alone, so a resumed run sees the very batches of the uninterrupted one.
+To encode a data set, its clips come in batches of one length: no step of padding is computed.
 """
 
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,14 +16,23 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader, Dataset
 
 from lmm.batch import MotionBatch
-from lmm.data.loader import Key, ResumableLoader, draw, loading, resumable_loader
+from lmm.data.loader import Key, ResumableLoader, draw, loading, resumable_loader, same_length_batches
 from lmm.data.sources.base import MotionSource
 from lmm.data.store import MotionStore
 from lmm.motion.representations.base import MotionRepresentation
 
 
+class Encoding(NamedTuple):
+    """Where the encoding of a data set stands: frames of a step, and the ids of the clips that are encoded already."""
+
+    downsample: int
+    done: Collection[str]
+
+
 class MotionDataModule(LightningDataModule):
     """Motions of one source in one representation.
+
+    Who encodes them may set ``encoding``; it is asked when `predict` begins, after the weights are loaded.
 
     Args:
         source: where the motions come from.
@@ -56,6 +68,7 @@ class MotionDataModule(LightningDataModule):
         self.cache = Path(cache)
         self.seed = seed
         self.test_split = test_split
+        self.encoding: Callable[[], Encoding] | None = None
         self._store: MotionStore | None = None
 
     @property
@@ -97,19 +110,32 @@ class MotionDataModule(LightningDataModule):
         return self._evaluation(_Clips(self.store, self.store.indices(self.test_split)))
 
     def predict_dataloader(self) -> DataLoader:
-        """Whole clips of all splits, each once."""
-        return self._evaluation(_Clips(self.store, np.arange(len(self.store))))
+        """Whole clips of all splits, each once, but for those that are encoded already.
+
+        All clips of a batch have equally many steps, the longest come first. Every rank gets every n-th batch.
+        """
+        downsample, done = self.encoding() if self.encoding else Encoding(1, ())
+        left = np.array([i for i in range(len(self.store)) if not done or self.store.item(i).id not in done], dtype=int)
+        ranks = self._share.get("num_replicas", 1)
+        if len(left) < ranks:  # Lightning wants a batch for every rank, and ends no run that had none
+            left = np.arange(min(ranks, len(self.store)))
+        steps = -(-self.store.lengths[left] // downsample)
+        batches = same_length_batches(steps, max(min(self.batch_size, len(left) // ranks), 1))
+        return DataLoader(_Batches(self.store, [left[batch] for batch in batches]), **loading(1, self.num_workers))
+
+    @property
+    def _share(self) -> dict[str, Any]:
+        # The trainer knows how many ranks read different data, which under sharding is not the number of processes.
+        return (self.trainer.distributed_sampler_kwargs if self.trainer else None) or {}
 
     def _training(self, dataset: Dataset, lengths: np.ndarray | None = None) -> ResumableLoader:
-        # The trainer knows how many ranks read different data, which under sharding is not the number of processes.
-        share = (self.trainer.distributed_sampler_kwargs if self.trainer else None) or {}
         return resumable_loader(
             dataset,
             batch_size=self.batch_size,
             seed=self.seed,
             num_workers=self.num_workers,
-            num_replicas=share.get("num_replicas", 1),
-            rank=share.get("rank", 0),
+            num_replicas=self._share.get("num_replicas", 1),
+            rank=self._share.get("rank", 0),
             lengths=lengths,
         )
 
@@ -145,15 +171,21 @@ class _Clips(Dataset):
         return len(self.indices)
 
     def __getitems__(self, positions: list[int]) -> MotionBatch:
-        indices = self.indices[positions]
-        lengths = torch.from_numpy(self.store.lengths[indices])
-        mask = torch.arange(int(lengths.max())) < lengths[:, None]
-        features = torch.zeros(*mask.shape, self.store.dim)
-        for row, index in enumerate(indices.tolist()):
-            clip = self.store.features(index)
-            features[row, : len(clip)] = clip
-        items = [self.store.item(index) for index in indices.tolist()]
-        return MotionBatch(features, mask, [item.id for item in items], [item.captions[0] for item in items])
+        return _whole_clips(self.store, self.indices[positions])
+
+
+class _Batches(Dataset):
+    """Batches of whole clips, given as the clips' indices; an item of this data set is a batch."""
+
+    def __init__(self, store: MotionStore, batches: list[np.ndarray]) -> None:
+        self.store, self.batches = store, batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitems__(self, positions: list[int]) -> MotionBatch:
+        (position,) = positions
+        return _whole_clips(self.store, self.batches[position])
 
 
 def split_keys(keys: list[Key] | list[int], indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -169,3 +201,15 @@ def drawn_captions(
     items = [store.item(index) for index in indices.tolist()]
     choices = draw(seed, epochs, indices, 1, np.array([len(item.captions) for item in items]))
     return [item.id for item in items], [item.captions[c] for item, c in zip(items, choices.tolist(), strict=True)]
+
+
+def _whole_clips(store: MotionStore, indices: np.ndarray) -> MotionBatch:
+    """Clips with their first captions, padded to the longest."""
+    lengths = torch.from_numpy(store.lengths[indices])
+    mask = torch.arange(int(lengths.max())) < lengths[:, None]
+    features = torch.zeros(*mask.shape, store.dim)
+    for row, index in enumerate(indices.tolist()):
+        clip = store.features(index)
+        features[row, : len(clip)] = clip
+    items = [store.item(index) for index in indices.tolist()]
+    return MotionBatch(features, mask, [item.id for item in items], [item.captions[0] for item in items])

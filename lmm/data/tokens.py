@@ -17,6 +17,7 @@ import shutil
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -41,6 +42,8 @@ def write_token_store(
 ) -> None:
     """Write tokens of items (id, tokens) so that the folder appears complete or not at all.
 
+    Items are written as they come, so their tokens need never be in memory together.
+
     Args:
         folder: where to; an earlier token store there is replaced, anything else is left alone.
         spec: of the tokenizer.
@@ -50,33 +53,33 @@ def write_token_store(
     Raises:
         ValueError: no item, an id twice, tokens of a wrong shape or outside [0, N), or a folder of something else.
     """
-    ids, arrays = [], []
-    for name, tokens in items:
-        if tokens.ndim != 2 or tokens.shape[1] != spec.codes_per_step or not len(tokens):
-            raise ValueError(f"tokens of {name} have shape {tuple(tokens.shape)}, expected (t, {spec.codes_per_step})")
-        if tokens.min() < 0 or tokens.max() >= spec.codebook_size:
-            raise ValueError(f"tokens of {name} are outside [0, {spec.codebook_size})")
-        ids.append(name)
-        arrays.append(tokens.to(torch.int32).numpy())
-    if not ids or len(set(ids)) < len(ids):
-        raise ValueError(f"there must be items, each once; got {len(ids)}, {len(set(ids))} of them different")
-    if folder.exists() and any(folder.iterdir()) and not (folder / "spec.json").exists():
-        raise ValueError(f"{folder} holds something else than tokens; name an empty or a new folder")
-
+    check_token_folder(folder)
     writing, old = folder.with_name(folder.name + ".writing"), folder.with_name(folder.name + ".old")
     shutil.rmtree(writing, ignore_errors=True)
     writing.mkdir(parents=True)
-    lengths = np.array([len(array) for array in arrays], dtype=np.int64)
-    np.save(writing / "index.npy", np.stack([lengths.cumsum() - lengths, lengths], axis=1))
-    np.save(writing / "tokens.npy", np.concatenate(arrays))
-    (writing / "ids.json").write_text(json.dumps(ids))
-    spec.save(writing / "spec.json")
-    (writing / "meta.json").write_text(json.dumps({"format": FORMAT, "motions": motions}) + "\n")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    writing.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    try:
+        ids, lengths = _write_items(writing / "tokens.npy", spec, items)
+        np.save(writing / "index.npy", np.stack([lengths.cumsum() - lengths, lengths], axis=1))
+        (writing / "ids.json").write_text(json.dumps(ids))
+        spec.save(writing / "spec.json")
+        (writing / "meta.json").write_text(json.dumps({"format": FORMAT, "motions": motions}) + "\n")
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            folder.rename(old)
+        writing.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(writing, ignore_errors=True)
+
+
+def check_token_folder(folder: Path) -> None:
+    """Refuse a folder that holds something else than tokens.
+
+    Raises:
+        ValueError: it does.
+    """
+    if folder.exists() and any(folder.iterdir()) and not (folder / "spec.json").exists():
+        raise ValueError(f"{folder} holds something else than tokens; name an empty or a new folder")
 
 
 class TokenStore:
@@ -126,6 +129,35 @@ class TokenStore:
     @cached_property
     def _tokens(self) -> np.ndarray:
         return np.load(self.folder / "tokens.npy", mmap_mode="r", allow_pickle=False)
+
+
+def _write_items(
+    file: Path, spec: TokenSpec, items: Iterable[tuple[str, Int[Tensor, "t K"]]]
+) -> tuple[list[str], np.ndarray]:
+    """Append the tokens of every item to one .npy file; ids and steps t of what was written."""
+    ids, lengths, width = [], [], spec.codes_per_step
+    with file.open("wb") as out:
+        _npy_header(out, (0, width))
+        start = out.tell()
+        for name, tokens in items:
+            if tokens.ndim != 2 or tokens.shape[1] != width or not len(tokens):
+                raise ValueError(f"tokens of {name} have shape {tuple(tokens.shape)}, expected (t, {width})")
+            if tokens.min() < 0 or tokens.max() >= spec.codebook_size:
+                raise ValueError(f"tokens of {name} are outside [0, {spec.codebook_size})")
+            out.write(tokens.to(torch.int32).numpy().tobytes())
+            ids.append(name)
+            lengths.append(len(tokens))
+        out.seek(0)
+        _npy_header(out, (sum(lengths), width))
+        assert out.tell() == start, "numpy leaves room in a header for any number of rows"
+    if not ids or len(set(ids)) < len(ids):
+        raise ValueError(f"there must be items, each once; got {len(ids)}, {len(set(ids))} of them different")
+    return ids, np.array(lengths, dtype=np.int64)
+
+
+def _npy_header(file: BinaryIO, shape: tuple[int, int]) -> None:
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.int32)), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
 
 
 class TokenDataModule(MotionDataModule):

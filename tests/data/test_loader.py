@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import Dataset
 
-from lmm.data.loader import draw, resumable_loader
+from lmm.data.loader import draw, resumable_loader, same_length_batches
 from lmm.data.motions import MotionDataModule
 from lmm.data.sources.humanml3d import HumanML3D
 from tests.data.test_humanml3d import Flat, make_small, small  # noqa: F401 - small is a fixture
@@ -97,6 +97,17 @@ def test_what_a_pass_leaves_comes_first_in_the_next_and_batch_size_may_change():
     other = resumable_loader(Keys(20), batch_size=1, seed=1, num_workers=0)
     other.load_state_dict(state)
     assert [batch[0] for batch in other] == [key for batch in epochs[5:] for key in batch]
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_batches_of_one_length(size):
+    lengths = np.random.default_rng(0).integers(10, 20, 403)
+    batches = same_length_batches(lengths, size)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(403))
+    assert all(len(set(lengths[batch])) == 1 and len(batch) <= size for batch in batches)
+    assert len(batches) == sum(-(-count // size) for count in Counter(lengths.tolist()).values())
+    firsts = [lengths[batch[0]] for batch in batches]
+    assert firsts == sorted(firsts, reverse=True)
 
 
 def test_draws_are_uniform_and_depend_on_all_four():

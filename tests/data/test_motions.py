@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lmm.data.motions import MotionDataModule
+from lmm.data.motions import Encoding, MotionDataModule
 from lmm.data.sources.humanml3d import HumanML3D
 from tests.data.test_humanml3d import Flat, small  # noqa: F401 - small is a fixture
 
@@ -52,6 +52,25 @@ def test_test_split_can_be_named_and_predict_covers_all(small, tmp_path):  # noq
     assert len(ids) == len(set(ids)) == 18
     with pytest.raises(ValueError, match="no split 'unseen'; it has"):
         module(small, tmp_path, test_split="unseen").test_dataloader()
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_clips_to_encode_have_equally_many_steps_in_a_batch(small, tmp_path, num_workers):  # noqa: F811
+    data = module(small, tmp_path, num_workers=num_workers)
+    done = {"a03", "b1", "c3"}
+    data.encoding = lambda: Encoding(32, done)
+    batches = list(data.predict_dataloader())
+    ids = [i for b in batches for i in b.ids]
+    assert len(ids) == 15 and not done & set(ids) and max(len(b.ids) for b in batches) == 4
+    rows = {data.store.item(i).id: i for i in range(len(data.store))}
+    longest = 10**6
+    for batch in batches:
+        lengths = batch.mask.sum(dim=1)
+        (steps,) = set((-(-lengths // 32)).tolist())
+        assert steps <= longest and batch.features.shape[1] == lengths.max()
+        longest = steps
+        for name, text, clip, mask in zip(batch.ids, batch.texts, batch.features, batch.mask, strict=True):
+            assert torch.equal(clip[mask], data.store.features(rows[name])) and text == f"first of {name}"
 
 
 def test_statistics_are_set_unless_a_checkpoint_brought_them(small, tmp_path):  # noqa: F811
