@@ -46,7 +46,7 @@ def flags_of(function: Callable[..., object]) -> set[str]:
 def with_flags(words: list[str], flags: Collection[str]) -> list[str]:
     """Say ``true`` behind each flag that stands alone: ``--mirror`` is ``--mirror true``."""
     out = []
-    for word, following in zip(words, [*words[1:], "-"], strict=True):
+    for word, following in zip(words, [*words, "-"][1:], strict=True):
         out.append(word)
         if word.removeprefix("--") in flags and word.startswith("--") and following.lower() not in ("true", "false"):
             out.append("true")

@@ -15,6 +15,7 @@ from lightning.pytorch import Callback
 
 import lmm.cli as lmm_cli
 from lmm.__main__ import find_config
+from lmm.command_line import with_flags
 from lmm.motion.cleanup import clean_up
 from lmm.motion.files import load_motion
 from lmm.runs import LastCheckpoint, claim
@@ -384,6 +385,19 @@ class TestWhatGoesWrong:
         ):
             with pytest.raises(ValueError, match=message):
                 lmm(monkeypatch, "generate", *words)
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        ([], []),
+        (["--mirror"], ["--mirror", "true"]),
+        (["a", "--mirror", "--fps", "20"], ["a", "--mirror", "true", "--fps", "20"]),
+        (["--mirror", "false", "mirror"], ["--mirror", "false", "mirror"]),
+    ],
+)
+def test_a_flag_may_stand_alone(typed, read):
+    assert with_flags(typed, {"mirror"}) == read
 
 
 def test_unknown_verb(monkeypatch):
