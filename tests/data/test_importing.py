@@ -14,7 +14,7 @@ from lmm.data.importing.clips import mirror_text
 from lmm.data.sources import HumanML3D
 from lmm.data.sources.raw.base import RawSource, Recording
 from lmm.data.store import MotionStore
-from lmm.motion.files import load_motion
+from lmm.motion.files import load_extra, load_motion
 from lmm.motion.motion import Motion
 from lmm.motion.representations import JointPositions
 from lmm.motion.skeleton import HUMANML3D_22
@@ -214,6 +214,7 @@ def test_fitted_rotations_say_how_near_they_are(raw, tmp_path):
     assert any("mm off in the mean" in step for step in line["operations"])
     assert "rotations are fitted, not recorded" in line["flags"]
     assert load_motion(tmp_path / "out/motions/sub_w_0.npz").rotations is not None
+    assert load_extra(tmp_path / "out/motions/sub_w_0.npz")["rotations_fitted"]
 
 
 def test_nothing_to_import_is_an_error(raw, tmp_path):

@@ -19,6 +19,7 @@ from lmm.motion.skeleton import HUMANML3D_22
 from lmm.motion.transforms import crop, face_forward, mirror, put_on_floor, resample, select, to_uniform_skeleton
 
 _FIELD_FPS = 20.0
+_ROUNDED = 0.1  # seconds by which a caption may end after its clip: annotators round, and features lose a frame
 _SIDES = {"left": "right", "right": "left", "clockwise": "counterclockwise", "counterclockwise": "clockwise"}
 _SIDES |= {"counter-clockwise": "clockwise", "anticlockwise": "clockwise", "anti-clockwise": "clockwise"}
 _SIDE = re.compile(rf"\b({'|'.join(sorted(_SIDES, key=len, reverse=True))})\b", re.IGNORECASE)
@@ -83,6 +84,7 @@ def clips_of(recording: Recording, options: ImportOptions) -> Iterator[Recording
             f"fitted rotations to positions ({error.mean():.1f} mm off in the mean, {error.max():.0f} at most)"
         )
         flags.append("rotations are fitted, not recorded")
+        recording = replace(recording, extra=recording.extra | {"rotations_fitted": np.array(True)})
         if error.max() > 10:
             flags.append("fitted rotations miss joints by more than 1 cm: the body is not rigid where SMPL's is")
     count = 1 if options.window is None else max(ceil(motion.num_frames / round(options.window * options.fps)), 1)
@@ -148,7 +150,7 @@ def write_clip(clip: Recording, out: Path) -> None:
 
 def _within(caption: Caption, start: float, stop: float) -> bool:
     """Whether a caption is about the whole recording, or about a stretch that lies between two times."""
-    return caption.start == caption.end == 0 or (start <= caption.start and caption.end <= stop + 1e-6)
+    return caption.start == caption.end == 0 or (start <= caption.start and caption.end <= stop + _ROUNDED)
 
 
 def _shifted(caption: Caption, start: float) -> Caption:
