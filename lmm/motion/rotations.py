@@ -9,34 +9,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def quaternion_multiply(a: Float[Tensor, "*N 4"], b: Float[Tensor, "*M 4"]) -> Float[Tensor, "*K 4"]:
-    """Hamilton product a·b: the rotation b followed by a."""
-    aw, ax, ay, az = a.unbind(-1)
-    bw, bx, by, bz = b.unbind(-1)
-    return torch.stack(
-        [
-            aw * bw - ax * bx - ay * by - az * bz,
-            aw * bx + ax * bw + ay * bz - az * by,
-            aw * by - ax * bz + ay * bw + az * bx,
-            aw * bz + ax * by - ay * bx + az * bw,
-        ],
-        dim=-1,
-    )
-
-
-def quaternion_conjugate(q: Float[Tensor, "*N 4"]) -> Float[Tensor, "*N 4"]:
-    """Inverse of a unit quaternion."""
-    return q * q.new_tensor([1.0, -1.0, -1.0, -1.0])
-
-
-def quaternion_rotate(q: Float[Tensor, "*N 4"], v: Float[Tensor, "*M 3"]) -> Float[Tensor, "*K 3"]:
-    """Rotate vectors by unit quaternions (leading dimensions broadcast)."""
-    w, xyz = q[..., :1], q[..., 1:]
-    xyz, v = torch.broadcast_tensors(xyz, v)
-    t = 2 * torch.linalg.cross(xyz, v)
-    return v + w * t + torch.linalg.cross(xyz, t)
-
-
 def quaternion_between(u: Float[Tensor, "*N 3"], v: Float[Tensor, "*M 3"]) -> Float[Tensor, "*K 4"]:
     """Shortest-arc rotation that takes the direction of ``u`` to the direction of ``v``.
 

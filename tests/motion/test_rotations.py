@@ -16,11 +16,8 @@ def scipy_of(q: torch.Tensor) -> Rotation:
 
 
 def test_against_scipy():
-    a, b, v = quaternions(), quaternions(), torch.randn(50, 3, generator=G, dtype=torch.float64)
+    a, v = quaternions(), torch.randn(50, 3, generator=G, dtype=torch.float64)
     np.testing.assert_allclose(R.quaternion_to_matrix(a), scipy_of(a).as_matrix(), atol=1e-12)
-    np.testing.assert_allclose(R.quaternion_rotate(a, v), scipy_of(a).apply(v.numpy()), atol=1e-12)
-    product = scipy_of(R.quaternion_multiply(a, b)).as_matrix()
-    np.testing.assert_allclose(product, (scipy_of(a) * scipy_of(b)).as_matrix(), atol=1e-12)
     np.testing.assert_allclose(R.axis_angle_to_matrix(v), Rotation.from_rotvec(v.numpy()).as_matrix(), atol=1e-12)
 
 
@@ -30,15 +27,13 @@ def test_round_trips():
     assert torch.allclose(R.quaternion_to_matrix(R.matrix_to_quaternion(m)), m, atol=1e-12)
     assert torch.allclose(R.rotation_6d_to_matrix(R.matrix_to_rotation_6d(m)), m, atol=1e-12)
     assert torch.equal(R.matrix_to_rotation_6d(m)[:, :3], m[:, :, 0])  # column 0 first
-    identity = R.quaternion_multiply(q, R.quaternion_conjugate(q))
-    assert torch.allclose(identity, torch.tensor([1.0, 0, 0, 0], dtype=torch.float64).expand_as(q), atol=1e-12)
 
 
 def test_shortest_arc_also_for_opposite_directions():
     u, v = torch.randn(2, 50, 3, generator=G, dtype=torch.float64)
     u[:3] = torch.eye(3, dtype=torch.float64)
     v[:3] = -u[:3]
-    turned = R.quaternion_rotate(R.quaternion_between(u, v), u)
+    turned = (R.quaternion_to_matrix(R.quaternion_between(u, v)) @ u[..., None]).squeeze(-1)
     assert torch.allclose(
         torch.nn.functional.normalize(turned, dim=-1), torch.nn.functional.normalize(v, dim=-1), atol=1e-7
     )
