@@ -12,6 +12,7 @@ import torch
 from lmm.data.importing import ImportOptions, import_recordings
 from lmm.data.importing.clips import mirror_text
 from lmm.data.sources import HumanML3D
+from lmm.data.sources.raw import find_format
 from lmm.data.sources.raw.base import RawSource, Recording
 from lmm.data.store import MotionStore
 from lmm.motion.files import load_extra, load_motion
@@ -256,3 +257,13 @@ def test_options_are_checked_before_anything_is_read(options):
 )
 def test_mirrored_captions(text, mirrored):
     assert mirror_text(text) == mirrored
+
+
+def test_formats_of_one_s_own_are_named_by_their_path():
+    assert find_format(f"{__name__}.Waves") is Waves
+    with pytest.raises(ValueError, match="LMM_IMPORT=no_such_module"):
+        find_format("no_such_module.Recordings")
+    with pytest.raises(ValueError, match="is no RawSource"):
+        find_format("json.JSONDecoder")
+    with pytest.raises(ValueError, match="did you mean bvh"):
+        find_format("bhv")

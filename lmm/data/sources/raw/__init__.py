@@ -27,7 +27,12 @@ def find_format(name: str) -> type[RawSource]:
     """
     path, _, attribute = name.rpartition(".")
     if path:
-        found = getattr(importlib.import_module(path), attribute, None)
+        try:
+            found = getattr(importlib.import_module(path), attribute, None)
+        except ImportError as error:
+            raise ValueError(
+                f"{name} cannot be imported ({error}); a module of your own is found by LMM_IMPORT={path}"
+            ) from None
         if not (isinstance(found, type) and issubclass(found, RawSource)):
             raise ValueError(f"{name} is no RawSource; write one after lmm/data/sources/raw/base.py")
         return found
