@@ -177,5 +177,6 @@ class RunRecord(Callback):
         else:
             line |= {"checkpoint": str(trainer.ckpt_path)}
         line |= {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+        self.folder.mkdir(parents=True, exist_ok=True)  # judged elsewhere than it was trained
         with (self.folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
