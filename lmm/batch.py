@@ -23,12 +23,17 @@ class MotionBatch(NamedTuple):
 
 
 class TokenBatch(NamedTuple):
-    """Clips of motion tokens with one caption each; steps where ``mask`` is False hold -1."""
+    """Clips of motion tokens with one caption each; steps where ``mask`` is False hold -1.
+
+    ``details`` are each clip's texts about the whole body and its parts, by name (body, upper_body, left_arm, ...),
+    empty for a clip without; None where the data set has none.
+    """
 
     tokens: Int[Tensor, "B t K"]
     mask: Bool[Tensor, "B t"]
     ids: list[str]
     texts: list[str]
+    details: list[dict[str, str]] | None = None
 
 
 @dataclass(frozen=True)

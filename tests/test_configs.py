@@ -65,6 +65,7 @@ def layout_folder(name: str, motions: str, lists: str, representation: MotionRep
     return str(folder)
 
 
+MEMBERS = ["--data.source.members.some.source.num_clips=48", "--data.source.members.few.source.num_clips=24"]
 FOLDERS = {
     "data/kit.yaml": lambda: layout_folder("kit", "new_joint_vecs", ".", KITFeatures()),
     "data/motionstreamer.yaml": lambda: layout_folder("272", "motion_data", "split", MotionStreamer272()),
@@ -99,7 +100,9 @@ def test_data_overlays(place, name, monkeypatch, capsys):
     """For both stages, where the second may follow: it is run by the very command that the first prints."""
     folder, base = FOLDERS.get(name, lambda: "runs/data/demo")(), (CONFIGS / name).read_text().split()[4]
     small = [o for o in size_of(base) if "num_clips" not in o]
-    lmm(monkeypatch, "fit", "--config", base, "--config", name, f"--data.source.folder={folder}",
+    mixed = name == "data/mixture.yaml"
+    source = MEMBERS if mixed else [f"--data.source.folder={folder}"]
+    lmm(monkeypatch, "fit", "--config", base, "--config", name, *source,
         *small, "--trainer.default_root_dir=runs/overlay")  # fmt: skip
     assert torch.load("runs/overlay/checkpoints/last.ckpt", weights_only=True)["global_step"] == 4
     if name in FOLDERS:
@@ -108,7 +111,7 @@ def test_data_overlays(place, name, monkeypatch, capsys):
     small = [o for o in size_of("llm_lora.yaml") if "num_clips" not in o]
     lmm(monkeypatch, *shlex.split(printed)[1:], *small, "--trainer.default_root_dir=runs/overlay_llm")
     config = Path("runs/overlay_llm/config.yaml").read_text()
-    assert "folder: runs/data/demo" in config and "Procedural" not in config
+    assert "folder: runs/data/demo" in config and ("Procedural" in config) == mixed
     assert f"uniform_skeleton: {'false' if 'humanml3d' in name else 'true'}" in config
 
 

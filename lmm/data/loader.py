@@ -13,17 +13,22 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-Key = tuple[int, int]  # (epoch, index): all that a data set needs to draw a window or a caption
+# (showing, index): all that a data set needs to draw a window or a caption. An item's showings are numbered through the
+# epochs: 0, 1, 2, ... for an item that comes once an epoch.
+Key = tuple[int, int]
+_GOLDEN = 0.6180339887498949  # its multiples modulo 1 fill [0, 1) evenly, however many they are
 
 
 class EpochSampler(DistributedSampler):
-    """Shuffled (epoch, index) keys of one rank; the loader sets ``epoch`` and ``start`` (clips already handed out).
+    """Shuffled keys of one rank; the loader sets ``epoch`` and ``start`` (clips already handed out).
 
-    With ``lengths`` and ``batch_size`` every batch holds clips of similar length, for little padding: within stretches
-    of 32 batches the shuffled clips are sorted, and the order of the batches is shuffled again.
+    With ``weights`` item i comes weights[i] times an epoch, see `weighted_keys`. With ``lengths`` and ``batch_size``
+    every batch holds clips of similar length, for little padding: within stretches of 32 batches the shuffled clips are
+    sorted, and the order of the batches is shuffled again.
     """
 
     start = 0
+    weights: np.ndarray | None = None
     lengths: np.ndarray | None = None
     batch_size = 1
 
@@ -31,21 +36,25 @@ class EpochSampler(DistributedSampler):
         """Nothing: the loader owns the epoch."""
 
     def __iter__(self) -> Iterator[Key]:  # type: ignore[override]
-        epoch, indices = self.epoch, list(super().__iter__())
+        places = list(super().__iter__())
+        if self.weights is None:
+            keys = [(self.epoch, int(index)) for index in places]
+        else:
+            every = weighted_keys(self.weights, seed=self.seed, epoch=self.epoch)
+            keys = [(showing, index) for showing, index in every[places].tolist()]
         if self.lengths is not None:
-            indices = self._bucketed(indices)
-        return iter([(epoch, int(index)) for index in indices[self.start :]])
+            keys = self._bucketed(keys, self.lengths)
+        return iter(keys[self.start :])
 
-    def _bucketed(self, indices: list[int]) -> list[int]:
-        assert self.lengths is not None
+    def _bucketed(self, keys: list[Key], lengths: np.ndarray) -> list[Key]:
         size, batches = self.batch_size, []
-        for first in range(0, len(indices), 32 * size):
-            stretch = sorted(indices[first : first + 32 * size], key=lambda i: -self.lengths[i])  # type: ignore[index]
+        for first in range(0, len(keys), 32 * size):
+            stretch = sorted(keys[first : first + 32 * size], key=lambda key: -lengths[key[1]])
             batches += [stretch[i : i + size] for i in range(0, len(stretch), size)]
         whole = [batch for batch in batches if len(batch) == size]  # an incomplete batch can only come last
         order = np.random.default_rng([self.seed, self.epoch]).permutation(len(whole))
         rest = [batch for batch in batches if len(batch) < size]
-        return [index for batch in [*(whole[i] for i in order), *rest] for index in batch]
+        return [key for batch in [*(whole[i] for i in order), *rest] for key in batch]
 
 
 class ResumableLoader(DataLoader):
@@ -102,9 +111,10 @@ def resumable_loader(
     num_workers: int,
     num_replicas: int = 1,
     rank: int = 0,
+    weights: np.ndarray | None = None,
     lengths: np.ndarray | None = None,
 ) -> ResumableLoader:
-    """Training loader of one rank over a data set whose ``__getitems__`` makes a batch of (epoch, index) keys.
+    """Training loader of one rank over a data set whose ``__getitems__`` makes a batch of keys.
 
     Args:
         dataset: what makes the batches.
@@ -113,11 +123,45 @@ def resumable_loader(
         num_workers: loading processes.
         num_replicas: ranks that share an epoch.
         rank: of this process.
+        weights: how many times an epoch shows every item; once where there are none.
         lengths: of every item; batches are then made of clips of similar length.
+
+    Raises:
+        ValueError: weights that `weighted_keys` refuses.
     """
-    sampler = EpochSampler(dataset, num_replicas=num_replicas, rank=rank, shuffle=True, seed=seed)
-    sampler.lengths, sampler.batch_size = lengths, batch_size
+    count = len(dataset) if weights is None else len(weighted_keys(weights, seed=seed, epoch=0))  # type: ignore[arg-type]
+    sampler = EpochSampler(range(count), num_replicas=num_replicas, rank=rank, shuffle=True, seed=seed)  # type: ignore[arg-type]
+    sampler.weights, sampler.lengths, sampler.batch_size = weights, lengths, batch_size
     return ResumableLoader(dataset, sampler=sampler, **loading(batch_size, num_workers))
+
+
+def weighted_keys(weights: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
+    """Keys of an epoch in which item i comes weights[i] times: int64 (M, 2) with M = round(Σ weights).
+
+    The whole part of a weight is exact. The fractions are laid end to end on a circle, in an order that the seed alone
+    decides, and hit at equidistant points (systematic sampling). Every epoch moves the points on by the golden section
+    of their distance, so that an item's showings are spread evenly over the epochs, and every epoch has equally many.
+
+    Raises:
+        ValueError: weights that are negative or not finite, or so small together that their items would never be shown.
+    """
+    if not (np.isfinite(weights).all() and (weights >= 0).all()):
+        raise ValueError("the weight of an item is how many times an epoch shows it: finite, and not negative")
+    times = np.floor(weights).astype(np.int64)
+    rng = np.random.default_rng([seed, 1])
+    order, offset = rng.permutation(len(weights)), rng.random()
+    ends = (weights - times)[order].cumsum()
+    if count := round(float(weights.sum())) - int(times.sum()):
+        points = (np.arange(count) + (offset + epoch * _GOLDEN) % 1) * (ends[-1] / count)
+        np.add.at(times, order[np.searchsorted(ends, points % ends[-1], side="right")], 1)
+    elif not times.any() or (weights[times == 0] > 0).any():
+        raise ValueError(
+            f"the {len(weights)} training items weigh {weights.sum():g} together, of which an epoch shows the rounded "
+            "number: those that weigh less than 1 would never be shown; give greater weights"
+        )
+    repeats = np.arange(times.sum()) - np.repeat(times.cumsum() - times, times)
+    showings = np.repeat(epoch * np.ceil(weights).astype(np.int64), times) + repeats
+    return np.stack([showings, np.repeat(np.arange(len(weights)), times)], axis=1)
 
 
 def loading(batch_size: int, num_workers: int) -> dict[str, Any]:
@@ -143,10 +187,10 @@ def as_is(batch: Any) -> Any:
     return batch
 
 
-def draw(seed: int, epochs: np.ndarray, indices: np.ndarray, stream: int, below: np.ndarray) -> np.ndarray:
-    """Integers in [0, below) that depend on (seed, epoch, index, stream) alone: SplitMix64 of the four numbers."""
+def draw(seed: int, showings: np.ndarray, indices: np.ndarray, stream: int, below: np.ndarray) -> np.ndarray:
+    """Integers in [0, below) that depend on (seed, showing, index, stream) alone: SplitMix64 of the four numbers."""
     state = np.zeros(len(indices), dtype=np.uint64)
-    for number in (np.uint64(seed % 2**64), np.uint64(stream), epochs.astype(np.uint64), indices.astype(np.uint64)):
+    for number in (np.uint64(seed % 2**64), np.uint64(stream), showings.astype(np.uint64), indices.astype(np.uint64)):
         state = _mix(state + number)
     return (state % below.astype(np.uint64)).astype(np.int64)
 

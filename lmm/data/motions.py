@@ -1,7 +1,8 @@
 """Batches of motion for Lightning: random windows to train on, whole clips to judge by and to encode.
 
-An epoch shows every training item of at least ``window`` frames once; where its window begins and which of its captions
-goes with it depend on (seed, epoch, item) alone, so a resumed run sees the very batches of the uninterrupted one.
+An epoch shows every training item of at least ``window`` frames as often as the source's weight says (once, but in a
+mixture); where its window begins and which of its captions goes with it depend on (seed, how often it was shown, item)
+alone, so a resumed run sees the very batches of the uninterrupted one.
 To encode a data set, its clips come in batches of one length: no step of padding is computed.
 """
 
@@ -18,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from lmm.batch import MotionBatch
 from lmm.data.loader import Key, ResumableLoader, draw, loading, resumable_loader, same_length_batches
 from lmm.data.sources.base import MotionSource
-from lmm.data.store import MotionStore
+from lmm.data.store import Item, MotionStore
 from lmm.motion.representations.base import MotionRepresentation
 
 
@@ -99,7 +100,8 @@ class MotionDataModule(LightningDataModule):
             )
         if short := int((lengths < self.window).sum()):
             rank_zero_info(f"{short} of {len(indices)} training items are shorter than the window of {self.window}")
-        return self._training(_Windows(self.store, indices[lengths >= self.window], self.window, self.seed))
+        indices = indices[lengths >= self.window]
+        return self._training(_Windows(self.store, indices, self.window, self.seed), indices)
 
     def val_dataloader(self) -> DataLoader:
         """Whole clips of the split val."""
@@ -128,7 +130,10 @@ class MotionDataModule(LightningDataModule):
         # The trainer knows how many ranks read different data, which under sharding is not the number of processes.
         return (self.trainer.distributed_sampler_kwargs if self.trainer else None) or {}
 
-    def _training(self, dataset: Dataset, lengths: np.ndarray | None = None) -> ResumableLoader:
+    def _training(self, dataset: Dataset, indices: np.ndarray, lengths: np.ndarray | None = None) -> ResumableLoader:
+        weights = None
+        if type(self.source).weight is not MotionSource.weight:  # else all are 1, and no id has to be read to know it
+            weights = np.array([self.source.weight(self.store.item(i).id) for i in indices.tolist()], dtype=float)
         return resumable_loader(
             dataset,
             batch_size=self.batch_size,
@@ -136,6 +141,7 @@ class MotionDataModule(LightningDataModule):
             num_workers=self.num_workers,
             num_replicas=self._share.get("num_replicas", 1),
             rank=self._share.get("rank", 0),
+            weights=weights,
             lengths=lengths,
         )
 
@@ -144,7 +150,7 @@ class MotionDataModule(LightningDataModule):
 
 
 class _Windows(Dataset):
-    """(epoch, index) keys -> windows with one caption each."""
+    """Keys -> windows with one caption each."""
 
     def __init__(self, store: MotionStore, indices: np.ndarray, window: int, seed: int) -> None:
         self.store, self.indices, self.window, self.seed = store, indices, window, seed
@@ -153,11 +159,14 @@ class _Windows(Dataset):
         return len(self.indices)
 
     def __getitems__(self, keys: list[Key] | list[int]) -> MotionBatch:
-        epochs, indices = split_keys(keys, self.indices)
-        starts = draw(self.seed, epochs, indices, 0, self.store.lengths[indices] - self.window + 1)
+        showings, indices = split_keys(keys, self.indices)
+        starts = draw(self.seed, showings, indices, 0, self.store.lengths[indices] - self.window + 1)
         features = self.store.windows(indices, starts, self.window)
-        ids, texts = drawn_captions(self.store, self.seed, epochs, indices)
-        return MotionBatch(features, torch.ones(features.shape[:2], dtype=torch.bool), ids, texts)
+        items = [self.store.item(index) for index in indices.tolist()]
+        texts = drawn_captions(items, self.seed, showings, indices)
+        return MotionBatch(
+            features, torch.ones(features.shape[:2], dtype=torch.bool), [item.id for item in items], texts
+        )
 
 
 class _Clips(Dataset):
@@ -189,18 +198,15 @@ class _Batches(Dataset):
 
 
 def split_keys(keys: list[Key] | list[int], indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Epochs and item indices of a batch's keys; a bare number (``overfit_batches``) means epoch 0."""
+    """Showings and item indices of a batch's keys; a bare number (``overfit_batches``) means showing 0."""
     pairs = np.array([key if isinstance(key, tuple) else (0, key) for key in keys], dtype=np.int64)
     return pairs[:, 0], indices[pairs[:, 1]]
 
 
-def drawn_captions(
-    store: MotionStore, seed: int, epochs: np.ndarray, indices: np.ndarray
-) -> tuple[list[str], list[str]]:
-    """Ids of the items, and one caption of each, drawn anew in every epoch."""
-    items = [store.item(index) for index in indices.tolist()]
-    choices = draw(seed, epochs, indices, 1, np.array([len(item.captions) for item in items]))
-    return [item.id for item in items], [item.captions[c] for item, c in zip(items, choices.tolist(), strict=True)]
+def drawn_captions(items: list[Item], seed: int, showings: np.ndarray, indices: np.ndarray) -> list[str]:
+    """One caption of each item, drawn anew whenever it is shown."""
+    choices = draw(seed, showings, indices, 1, np.array([len(item.captions) for item in items]))
+    return [item.captions[choice] for item, choice in zip(items, choices.tolist(), strict=True)]
 
 
 def _whole_clips(store: MotionStore, indices: np.ndarray) -> MotionBatch:

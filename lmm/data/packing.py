@@ -47,7 +47,7 @@ def pack(source: MotionSource, representation: MotionRepresentation, folder: Pat
     train = list(splits).index("train") if "train" in splits else -1
 
     dropped: dict[str, list[str]] = defaultdict(list)  # reason -> ids
-    statistics, clips, uncaptioned = RunningStatistics(representation.dim), 0, 0
+    statistics, clips, uncaptioned, detailed = RunningStatistics(representation.dim), 0, 0, 0
     index: list[tuple[int, int, int, int]] = []
     belongs: list[list[int]] = []
     shards = _ShardWriter(folder, representation.dim)
@@ -56,7 +56,7 @@ def pack(source: MotionSource, representation: MotionRepresentation, folder: Pat
             source.clips(representation), f"packing {source.name}", len(member), unit="clip", disable=None
         ):
             features = _encode(clip, representation)
-            if reason := _reason(len(features), source):
+            if reason := _reason(len(features), *source.limits(clip.id)):
                 dropped[f"clips {reason}"].append(clip.id)
                 continue
             items = _items(clip, len(features), source, representation.fps, dropped)
@@ -68,7 +68,10 @@ def pack(source: MotionSource, representation: MotionRepresentation, folder: Pat
             for name, captions, start, length in items:
                 index.append((shard, row + start, length, text.tell()))
                 belongs.append(member[clip.id])
-                text.write(json.dumps([name, *captions], ensure_ascii=False).encode() + b"\n")
+                # Details are about the whole clip; what they say need not be true of a stretch of it.
+                details = [dict(clip.details)] if clip.details and name == clip.id else []
+                text.write(json.dumps([name, *captions, *details], ensure_ascii=False).encode() + b"\n")
+                detailed += len(details)
             clips += items[0][0] == clip.id
             uncaptioned += not all(captions[0] for _, captions, _, _ in items)
         items_bytes = text.tell()
@@ -99,6 +102,7 @@ def pack(source: MotionSource, representation: MotionRepresentation, folder: Pat
         "clips": clips,
         "sub_clips": len(index) - clips,
         "uncaptioned": uncaptioned,
+        "detailed": detailed,
         "dropped": counts,
         "statistics": "published" if published else "computed from train" if statistics.count else None,
         "shards": shards.rows,
@@ -136,18 +140,18 @@ def _items(
             continue
         name = f"{clip.id}__sub{line}"
         start, stop = int(caption.start * fps), min(int(caption.end * fps), frames)  # as the field rounds
-        if reason := _reason(stop - start, source):
+        if reason := _reason(stop - start, *source.limits(clip.id)):
             dropped[f"sub-clips {reason}"].append(name)
         else:
             items.append((name, [caption.text], start, stop - start))
     return items
 
 
-def _reason(frames: int, source: MotionSource) -> str:
-    if frames < source.min_frames:
-        return f"too short (under {source.min_frames} rows)"
-    if source.max_frames is not None and frames >= source.max_frames:
-        return f"too long ({source.max_frames} rows or more)"
+def _reason(frames: int, min_frames: int, max_frames: int | None) -> str:
+    if frames < min_frames:
+        return f"too short (under {min_frames} rows)"
+    if max_frames is not None and frames >= max_frames:
+        return f"too long ({max_frames} rows or more)"
     return ""
 
 

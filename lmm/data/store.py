@@ -8,7 +8,7 @@
       features-00000.f32 ...   rows of D float32; a clip never spans two shards
       index.npy                int64 (items, 4): shard, first row, rows T, first byte of the item in items.jsonl
       splits.npy               bool (splits, items), in the order of meta.json's "splits"
-      items.jsonl              one line an item: [id, caption, ...]
+      items.jsonl              one line an item: [id, caption, ...], and {name: text} last where there are details
       mean.npy std.npy         float32 (D,)
 
 The key digests the source's fingerprint and the representation's settings, so changed data are packed again beside the
@@ -39,10 +39,11 @@ from lmm.motion.representations.base import MotionRepresentation
 
 
 class Item(NamedTuple):
-    """Name and captions of an item."""
+    """Name of an item, its captions, and texts about the body and its parts by name (empty where there are none)."""
 
     id: str
     captions: list[str]
+    details: dict[str, str]
 
 
 class MotionStore:
@@ -133,11 +134,12 @@ class MotionStore:
         return found
 
     def item(self, index: int) -> Item:
-        """Id and captions of an item."""
+        """Id and texts of an item."""
         start = int(self._index[index, 3])
         end = int(self._index[index + 1, 3]) if index + 1 < len(self) else len(self._text)
-        name, *captions = json.loads(self._text[start:end].decode())
-        return Item(name, captions)
+        name, *texts = json.loads(self._text[start:end].decode())
+        details = texts.pop() if isinstance(texts[-1], dict) else {}
+        return Item(name, texts, details)
 
     def features(self, index: int) -> Float[Tensor, "T D"]:
         """All rows of an item: a view of the mapped file, nothing is read until it is used."""

@@ -28,7 +28,6 @@ from torch.utils.data import DataLoader, Dataset
 from lmm.batch import TokenBatch, TokenSpec
 from lmm.data.loader import Key
 from lmm.data.motions import MotionDataModule, drawn_captions, split_keys
-from lmm.data.packing import store_key
 from lmm.data.sources.base import MotionSource
 from lmm.data.store import MotionStore
 from lmm.motion.representations.base import MotionRepresentation
@@ -172,6 +171,8 @@ class TokenDataModule(MotionDataModule):
         cache: folder for packed motions; may be deleted at any time.
         seed: of the order and the captions drawn.
         test_split: the split that ``test`` judges by, such as "unseen".
+        require_captions: refuse data with clips that have no caption; without it they come with the caption "", for
+            tasks that need none.
     """
 
     def __init__(
@@ -185,6 +186,7 @@ class TokenDataModule(MotionDataModule):
         cache: str = "runs/cache",
         seed: int = 0,
         test_split: str = "test",
+        require_captions: bool = True,
     ) -> None:
         super().__init__(
             source,
@@ -196,6 +198,7 @@ class TokenDataModule(MotionDataModule):
             test_split=test_split,
         )
         self.tokens = Path(tokens)
+        self.require_captions = require_captions
         self._token_store: TokenStore | None = None
 
     @property
@@ -208,7 +211,7 @@ class TokenDataModule(MotionDataModule):
     def tokens_ready(self) -> bool:
         """Whether the folder holds readable tokens of these very motions."""
         try:
-            return TokenStore(self.tokens).motions == store_key(self.source, self.representation)
+            return TokenStore(self.tokens).motions == self.store.key
         except ValueError:
             return False
 
@@ -234,19 +237,21 @@ class TokenDataModule(MotionDataModule):
     def setup(self, stage: str) -> None:
         """Open the stores; missing tokens are reported here, before a language model is loaded."""
         super().setup(stage)
-        if count := self.store.meta.get("uncaptioned", 0):
+        count = self.store.meta.get("uncaptioned", 0)
+        if count and self.require_captions:
             raise ValueError(
-                f"{count} clips of {self.source.name} have no caption, so a language model learns nothing from them; "
-                "leave require_captions at true and those clips out of the split lists, or write their captions"
+                f"{count} clips of {self.source.name} have no caption, from which tasks with text learn nothing; write "
+                "their captions, or leave them out of the split lists and the source's require_captions at true; for "
+                "tasks that need no text: --data.require_captions false"
             )
         if stage in ("fit", "validate"):
             _ = self.token_store
 
     def train_dataloader(self) -> DataLoader:
-        """Every item of train once an epoch with one of its captions, as `TokenBatch` of similar lengths."""
+        """Every item of train as often as its weight says, with one of its captions, in batches of similar lengths."""
         indices = self.store.indices("train")
         dataset = _Tokens(self.token_store, self.store, indices, self.seed)
-        return self._training(dataset, self.store.lengths[indices])
+        return self._training(dataset, indices, self.store.lengths[indices])
 
     def val_dataloader(self) -> DataLoader:
         """Every item of val with its first caption, as `TokenBatch`."""
@@ -273,12 +278,13 @@ class _Tokens(Dataset):
         return len(self.indices)
 
     def __getitems__(self, keys: list[Key] | list[int]) -> TokenBatch:
-        epochs, indices = split_keys(keys, self.indices)
+        showings, indices = split_keys(keys, self.indices)
+        items = [self.motions.item(index) for index in indices.tolist()]
         if self.seed is not None:
-            ids, texts = drawn_captions(self.motions, self.seed, epochs, indices)
+            texts = drawn_captions(items, self.seed, showings, indices)
         else:
-            items = [self.motions.item(index) for index in indices.tolist()]
-            ids, texts = [item.id for item in items], [item.captions[0] for item in items]
-        sequences = [self.tokens.tokens(self.rows[name]) for name in ids]
+            texts = [item.captions[0] for item in items]
+        sequences = [self.tokens.tokens(self.rows[item.id]) for item in items]
         padded = torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True, padding_value=-1)
-        return TokenBatch(padded, padded[..., 0] >= 0, ids, texts)
+        details = [item.details for item in items] if self.motions.meta.get("detailed") else None
+        return TokenBatch(padded, padded[..., 0] >= 0, [item.id for item in items], texts, details)

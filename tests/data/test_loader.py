@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import Dataset
 
-from lmm.data.loader import draw, resumable_loader, same_length_batches
+from lmm.data.loader import draw, resumable_loader, same_length_batches, weighted_keys
 from lmm.data.motions import MotionDataModule
 from lmm.data.sources.humanml3d import HumanML3D
 from tests.data.test_humanml3d import Flat, make_small, small  # noqa: F401 - small is a fixture
@@ -97,6 +97,82 @@ def test_what_a_pass_leaves_comes_first_in_the_next_and_batch_size_may_change():
     other = resumable_loader(Keys(20), batch_size=1, seed=1, num_workers=0)
     other.load_state_dict(state)
     assert [batch[0] for batch in other] == [key for batch in epochs[5:] for key in batch]
+
+
+WEIGHTS = np.repeat([1.0, 2.0, 0.5, 0.1, 2.75, 0.0], [100, 40, 61, 80, 20, 10])  # sum to 273.5
+
+
+@pytest.mark.parametrize(("world", "bucketed"), [(1, False), (1, True), (2, True)])
+def test_weight_1_everywhere_changes_nothing(world, bucketed):
+    lengths = np.random.default_rng(0).integers(10, 50, 403)
+    for rank in range(world):
+        arguments = dict(batch_size=4, seed=3, num_workers=0, num_replicas=world, rank=rank)
+        arguments["lengths"] = lengths if bucketed else None
+        plain = resumable_loader(Keys(403), **arguments)
+        weighted = resumable_loader(Keys(403), weights=np.ones(403), **arguments)
+        for epoch in range(3):
+            batches = list(plain)
+            assert batches == list(weighted)
+            if not bucketed and world == 1:  # the order that every run so far has had
+                order = torch.randperm(403, generator=torch.Generator().manual_seed(3 + epoch)).tolist()
+                assert [key for batch in batches for key in batch] == [(epoch, index) for index in order]
+
+
+def test_an_epoch_shows_items_as_often_as_they_weigh():
+    epochs = [weighted_keys(WEIGHTS, seed=5, epoch=epoch) for epoch in range(60)]
+    assert {len(keys) for keys in epochs} == {274}
+    times = np.stack([np.bincount(keys[:, 1], minlength=len(WEIGHTS)) for keys in epochs])
+    assert (times >= np.floor(WEIGHTS)).all() and (times <= np.ceil(WEIGHTS)).all()
+    assert (times[:, WEIGHTS == 2] == 2).all() and (times[:, WEIGHTS == 0] == 0).all()
+    assert abs(times.mean(axis=0) - WEIGHTS).max() < 0.05
+    for weight, longest in ((0.5, 2), (0.1, 17)):  # epochs between two showings: independent draws would leave dozens
+        gaps = [np.diff(np.flatnonzero(column)).max() for column in times[:, weight == WEIGHTS].T]
+        assert max(gaps) <= longest + 1
+    for item in (0, 120, 150, 290):  # of weights 1, 2, 0.5 and 2.75: another window, another caption every time
+        showings = np.concatenate([keys[keys[:, 1] == item, 0] for keys in epochs])
+        assert len(set(showings.tolist())) == len(showings)
+    assert (weighted_keys(WEIGHTS, seed=5, epoch=7) == epochs[7]).all()
+    assert not np.array_equal(times[3], np.bincount(weighted_keys(WEIGHTS, seed=6, epoch=3)[:, 1], minlength=311))
+
+
+@pytest.mark.parametrize("bucketed", [False, True])
+@pytest.mark.parametrize("world", [1, 2])
+def test_ranks_share_a_weighted_epoch_and_resume(world, bucketed):
+    lengths = np.random.default_rng(0).integers(10, 50, len(WEIGHTS)) if bucketed else None
+
+    def loader(rank):
+        return resumable_loader(
+            Keys(len(WEIGHTS)), batch_size=6, seed=2, num_workers=0, num_replicas=world, rank=rank, weights=WEIGHTS,
+            lengths=lengths,
+        )  # fmt: skip
+
+    loaders = [loader(rank) for rank in range(world)]
+    epochs = [[list(each) for each in loaders] for _ in range(3)]
+    for epoch, ranks in enumerate(epochs):
+        keys = [key for batches in ranks for batch in batches for key in batch]
+        assert sorted(keys) == sorted(map(tuple, weighted_keys(WEIGHTS, seed=2, epoch=epoch).tolist()))
+        assert len(set(keys)) == 274
+    assert [keys for batches in epochs[0][0] for keys in batches] != sorted(k for b in epochs[0][0] for k in b)
+    for rank in range(world):
+        again = loader(rank)
+        again.load_state_dict({"epoch": 1, "clips": 10 * 6 * world})
+        assert list(again) == epochs[1][rank][10:] and list(again) == epochs[2][rank]
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([1.0, -0.5], "not negative"),
+        ([1.0, np.nan], "finite"),
+        ([np.inf, 1.0], "finite"),
+        ([0.0, 0.0], "weigh 0 tog"),
+        ([1.0, 0.2], r"weigh 1\.2 together.*never be shown"),
+        ([0.2, 0.0], r"weigh 0\.2 together"),
+    ],
+)
+def test_weights_that_make_no_epoch_are_refused(weights, message):
+    with pytest.raises(ValueError, match=message):
+        resumable_loader(Keys(2), batch_size=1, seed=0, num_workers=0, weights=np.array(weights))
 
 
 @pytest.mark.parametrize("size", [1, 3, 1000])

@@ -86,8 +86,9 @@ class TestFolder:
         assert len(entries) == 100
         for i, entry in enumerate(entries):
             assert entry["id"] == f"{i:06d}" and entry["split"] == split_of(i) and entry["seed"] == 3
-            assert set(entry["text"]) == {"body", "upper_body", "lower_body"} and all(entry["text"].values())
-            assert not re.search(r"[\[\]{}]|  ", " ".join(entry["text"].values()))
+            texts = entry["hierarchical"]
+            assert set(texts) == {"body", "upper_body", "lower_body"} and all(texts.values())
+            assert not re.search(r"[\[\]{}]|  ", " ".join(texts.values()))
 
     def test_deterministic_and_prefix(self, folder, tmp_path):
         generate(tmp_path / "again", num_clips=30, seed=3)

@@ -103,6 +103,22 @@ def test_tokens_that_do_not_fit_are_refused(written, tmp_path):
         tokens_of(tmp_path).setup("fit")
 
 
+def test_clips_without_captions_come_where_they_are_wanted(small, tmp_path):  # noqa: F811
+    for name in ("a03", "b1", "c3"):
+        (small / "texts" / f"{name}.txt").unlink()
+    source = HumanML3D(str(small), require_captions=False)
+    predict(tmp_path, TokenWriter(str(tmp_path / "tokens")), data=MotionDataModule(source, Flat(), cache=str(tmp_path)))
+    arguments = dict(batch_size=4, cache=str(tmp_path))
+    with pytest.raises(ValueError, match=r"3 clips of small have no caption.*--data\.require_captions false"):
+        TokenDataModule(source, Flat(), str(tmp_path / "tokens"), **arguments).setup("fit")
+    data = TokenDataModule(source, Flat(), str(tmp_path / "tokens"), **arguments, require_captions=False)
+    data.setup("fit")
+    for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
+        texts = {name: text for batch in loader for name, text in zip(batch.ids, batch.texts, strict=True)}
+        assert all(bool(text) != (name in ("a03", "b1", "c3")) for name, text in texts.items())
+        assert "" in texts.values()
+
+
 @pytest.mark.parametrize("file", ["meta.json", "spec.json", "ids.json", "index.npy", "tokens.npy"])
 def test_damaged_or_missing_tokens_are_refused(written, tmp_path, file):
     (written / file).write_bytes((written / file).read_bytes()[:40])

@@ -5,7 +5,8 @@ outside ``min_frames``/``max_frames`` is dropped and counted, and a caption abou
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from jaxtyping import Float
@@ -24,12 +25,16 @@ class Caption(NamedTuple):
 
 
 class Clip(NamedTuple):
-    """One recording as a source gives it: a motion, or features that were made elsewhere."""
+    """One recording as a source gives it: a motion, or features that were made elsewhere.
+
+    ``details`` are texts about the whole clip by name: body, upper_body, lower_body, left_arm, ...
+    """
 
     id: str
     motion: Motion | None
     features: Float[Tensor, "T D"] | None
     captions: list[Caption]
+    details: Mapping[str, str] = MappingProxyType({})
 
 
 class MotionSource(ABC):
@@ -57,6 +62,14 @@ class MotionSource(ABC):
     @abstractmethod
     def clips(self, representation: MotionRepresentation) -> Iterator[Clip]:
         """Every clip of every split once, in a fixed order."""
+
+    def weight(self, id: str) -> float:
+        """How many times an epoch shows an item (a clip, or its ``<id>__sub<k>``); decides nothing about packing."""
+        return 1.0
+
+    def limits(self, id: str) -> tuple[int, int | None]:
+        """``min_frames`` and ``max_frames`` of a clip."""
+        return self.min_frames, self.max_frames
 
     def statistics(self, representation: MotionRepresentation) -> tuple[Tensor, Tensor] | None:
         """Published mean and standard deviation for the representation, where the source ships them."""

@@ -8,6 +8,7 @@
     texts/<id>.txt            caption#token/POS token/POS ...#start#end   one caption a line, seconds, 0#0 = whole clip
     train.txt val.txt test.txt and any further split list, one id a line
     Mean.npy Std.npy          published statistics of new_joint_vecs, optional
+    manifest.jsonl            or any other name: texts about parts of the body, see `hierarchical`; optional
 """
 
 import hashlib
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor
 
 from lmm.data.sources.base import Caption, Clip, MotionSource
+from lmm.data.sources.hierarchical import read_hierarchical
 from lmm.motion.files import load_motion
 from lmm.motion.motion import Motion
 from lmm.motion.representations.base import MotionRepresentation
@@ -47,6 +49,7 @@ class HumanML3D(MotionSource):
         max_frames: clips and sub-clips with this many rows or more are dropped (the field's rule: 200).
         skip: ids to leave out, such as HumanML3D's broken 007975, M007975, 009707, M009707, 011059, M011059.
         require_captions: refuse a clip without a caption; without it such clips train a tokenizer too.
+        hierarchical: file in the folder with texts about parts of the body, such as manifest.jsonl; read if given.
     """
 
     fps: ClassVar[float] = 20.0
@@ -61,12 +64,14 @@ class HumanML3D(MotionSource):
         max_frames: int = 200,
         skip: list[str] | None = None,
         require_captions: bool = True,
+        hierarchical: str | None = None,
     ) -> None:
         self.folder = Path(folder).expanduser()
         self.min_frames = min_frames
         self.max_frames = max_frames
         self.skip = frozenset(skip or ())
         self.require_captions = require_captions
+        self.hierarchical = hierarchical
         self.name = self.folder.resolve().name
 
     def splits(self) -> dict[str, list[str]]:
@@ -84,11 +89,15 @@ class HumanML3D(MotionSource):
 
     def fingerprint(self) -> str:
         """Digest of names, sizes and times of all files read, and of the arguments."""
-        rules = (self.min_frames, self.max_frames, sorted(self.skip))
         # Stores that were packed before there was a choice stay valid: only the departure from the rule is named.
-        digest = hashlib.sha256(repr(rules if self.require_captions else (*rules, "uncaptioned")).encode())
+        rules: tuple[object, ...] = (self.min_frames, self.max_frames, sorted(self.skip))
+        rules += () if self.require_captions else ("uncaptioned",)
+        rules += () if self.hierarchical is None else ("hierarchical", self.hierarchical)
+        digest = hashlib.sha256(repr(rules).encode())
         files = [(file.name, file.stat()) for file in self._lists()]
         files += [(file.name, file.stat()) for name in ("Mean.npy", "Std.npy") if (file := self.folder / name).exists()]
+        if self.hierarchical is not None and (file := self.folder / self.hierarchical).exists():
+            files.append((self.hierarchical, file.stat()))
         for name in ("new_joint_vecs", "motions", "new_joints", "texts"):
             if (self.folder / name).is_dir():
                 files += scan_files(str(self.folder / name), name)
@@ -107,9 +116,11 @@ class HumanML3D(MotionSource):
                 f"{self.folder} has no folder new_joints or motions, from which {type(representation).__name__} is "
                 f"computed; copy it there, or use {self.vectors.__name__} with new_joint_vecs"
             )
-        for clip in sorted({clip for ids in self.splits().values() for clip in ids}):
+        clips = sorted({clip for ids in self.splits().values() for clip in ids})
+        details = self._details(clips)
+        for clip in clips:
             motion, features = read(clip, representation)
-            yield Clip(clip, motion, features, self._captions(clip))
+            yield Clip(clip, motion, features, self._captions(clip), details.get(clip, {}))
 
     def _vectors(self, clip: str, representation: MotionRepresentation) -> tuple[None, Tensor]:
         return None, self._array("new_joint_vecs", clip, (representation.dim,))
@@ -175,6 +186,9 @@ class HumanML3D(MotionSource):
         if not torch.isfinite(array).all():
             raise ValueError(f"{file} contains NaN or Inf; {remedy}")
         return array
+
+    def _details(self, clips: list[str]) -> dict[str, dict[str, str]]:
+        return read_hierarchical(self.folder / self.hierarchical, clips) if self.hierarchical is not None else {}
 
     def _captions(self, clip: str) -> list[Caption]:
         file = self.folder / "texts" / f"{clip}.txt"

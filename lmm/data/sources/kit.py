@@ -26,6 +26,7 @@ class KIT(HumanML3D):
         max_frames: clips and sub-clips with this many rows or more are dropped (the field's rule: 200).
         skip: ids to leave out.
         require_captions: refuse a clip without a caption; without it such clips train a tokenizer too.
+        hierarchical: file in the folder with texts about parts of the body, see `HumanML3D`.
     """
 
     fps = KITFeatures.fps
@@ -40,9 +41,15 @@ class KIT(HumanML3D):
         max_frames: int = 200,
         skip: list[str] | None = None,
         require_captions: bool = True,
+        hierarchical: str | None = None,
     ) -> None:
         super().__init__(
-            folder, min_frames=min_frames, max_frames=max_frames, skip=skip, require_captions=require_captions
+            folder,
+            min_frames=min_frames,
+            max_frames=max_frames,
+            skip=skip,
+            require_captions=require_captions,
+            hierarchical=hierarchical,
         )
 
     def _joints(self, clip: str, representation: MotionRepresentation) -> tuple[Motion, None]:

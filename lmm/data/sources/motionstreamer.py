@@ -32,6 +32,7 @@ class MotionStreamer(HumanML3D):
         max_frames: clips and sub-clips with this many rows or more are dropped (the publishers' rule: 300).
         skip: ids to leave out.
         require_captions: refuse a clip without a caption; without it such clips train a tokenizer too.
+        hierarchical: file in the folder with texts about parts of the body, see `HumanML3D`.
     """
 
     fps = MotionStreamer272.fps
@@ -48,9 +49,15 @@ class MotionStreamer(HumanML3D):
         max_frames: int = 300,
         skip: list[str] | None = None,
         require_captions: bool = True,
+        hierarchical: str | None = None,
     ) -> None:
         super().__init__(
-            folder, min_frames=min_frames, max_frames=max_frames, skip=skip, require_captions=require_captions
+            folder,
+            min_frames=min_frames,
+            max_frames=max_frames,
+            skip=skip,
+            require_captions=require_captions,
+            hierarchical=hierarchical,
         )
         self.motions = motions
         self.lists = lists
@@ -76,9 +83,11 @@ class MotionStreamer(HumanML3D):
                 f"{self.folder} holds MotionStreamer272's features and {type(representation).__name__} was asked for; "
                 "use MotionStreamer272, or first: lmm data import motionstreamer FOLDER -o OUT"
             )
-        for clip in sorted({clip for ids in self.splits().values() for clip in ids}):
+        clips = sorted({clip for ids in self.splits().values() for clip in ids})
+        details = self._details(clips)
+        for clip in clips:
             features = self._array(self.motions, clip, (representation.dim,))
-            yield Clip(clip, None, features, self._captions(clip))
+            yield Clip(clip, None, features, self._captions(clip), details.get(clip, {}))
 
     def statistics(self, representation: MotionRepresentation) -> tuple[Tensor, Tensor] | None:
         """Published mean and deviation where both are there."""

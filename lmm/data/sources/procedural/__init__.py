@@ -22,10 +22,18 @@ class Procedural(HumanML3D):
         folder: where it is, or will be written by `prepare`.
         num_clips: number of clips.
         seed: another seed, other clips.
+        hierarchical: manifest.jsonl, to read the texts about body, upper body and lower body too.
     """
 
-    def __init__(self, folder: str = "runs/data/demo", num_clips: int = 2000, seed: int = 0) -> None:
-        super().__init__(folder)
+    def __init__(
+        self,
+        folder: str = "runs/data/demo",
+        num_clips: int = 2000,
+        seed: int = 0,
+        *,
+        hierarchical: str | None = None,
+    ) -> None:
+        super().__init__(folder, hierarchical=hierarchical)
         self.num_clips = num_clips
         self.seed = seed
 

@@ -82,14 +82,14 @@ def _write(folder: Path, num_clips: int, seed: int) -> None:
             (folder / "texts" / f"{name}.txt").write_text(lines, encoding="utf-8")
             lists[split_of(index)].append(name)
             action = f" {plan.link} ".join(act.kind for act in (plan.first, plan.second) if act)
-            text = {"body": sentences[0], **body_part_texts(plan)}
+            texts = {"body": sentences[0], **body_part_texts(plan)}
             entry = {
                 "id": name,
                 "action": action,
                 "parameters": asdict(plan),
                 "split": split_of(index),
                 "frames": len(joints),
-                "text": text,
+                "hierarchical": texts,
                 "seed": seed,
             }
             manifest.write(json.dumps(entry) + "\n")
