@@ -34,3 +34,26 @@ def test_benchmark_writes_its_rows(tmp_path, script, arguments):
         assert row["ratio"] == pytest.approx(row["peer_s"] / row["ours_s"])
         assert row["name"] in done.stdout
     assert "1 thread" in done.stdout
+
+
+def test_tokenizer_study_goes_on_where_it_was(tmp_path):
+    out = tmp_path / "study"
+    study = [sys.executable, str(BENCHMARKS / "tokenizer_study.py"), "--quick", "--bits", "8", "-o", str(out)]
+
+    def run(*kinds: str) -> str:
+        done = subprocess.run([*study, "--kinds", *kinds], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "1 cells, 0 done before" in run("FSQ")
+    first = (out / "FSQ_2^8_seed0" / "result.json").read_bytes()
+    assert "2 cells, 1 done before" in run("FSQ", "2D-residual")
+    assert (out / "FSQ_2^8_seed0" / "result.json").read_bytes() == first
+    rows = {row["kind"]: row for row in json.loads((out / "study.json").read_text())["rows"]}
+    assert [rows[kind]["codes"] for kind in ("FSQ", "2D-residual")] == [240, 256]
+    assert [rows[kind]["codes_a_step"] for kind in ("FSQ", "2D-residual")] == [1, 10]
+    for row in rows.values():
+        assert 0 < row["usage"][0] <= 1 and 0 < row["test_mpjpe_root_mm"][0] < row["test_mpjpe_mm"][0]
+    assert "| 2D-residual | 256 |" in (out / "study.md").read_text()
+    assert "2D-residual" in (out / "study.svg").read_text()
+    assert (out / "FSQ_2^8_seed0" / "commands.txt").read_text().startswith("lmm fit --config tokenizer_vq.yaml")
