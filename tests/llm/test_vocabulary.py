@@ -48,3 +48,54 @@ def test_wrong_ids_raise(ids):
 def test_a_slot_outside_the_step_raises():
     with pytest.raises(ValueError, match="slot 2"):
         MotionVocabulary(100, make_spec(2)).slot_range(2)
+
+
+@pytest.mark.parametrize("slots", [1, 2, 5])
+def test_per_slot_ids_are_a_bijection_without_overlap(slots):
+    vocabulary = MotionVocabulary(100, make_spec(slots), per_slot=True)
+    assert vocabulary.num_new == 2 + 12 * slots == len(vocabulary.names) == len(set(vocabulary.names))
+    ranges = [range(*vocabulary.slot_range(slot)) for slot in range(slots)]
+    assert [i for each in ranges for i in each] == list(range(102, vocabulary.size))
+    every = torch.arange(12)[:, None].expand(12, slots)
+    ids = vocabulary.tokens_to_ids(every)
+    assert len(ids.unique()) == len(ids)
+    assert torch.equal(vocabulary.ids_to_tokens(ids), every)
+    for slot, code in ((0, 0), (slots - 1, 11)):
+        assert vocabulary.names[vocabulary.slot_range(slot)[0] + code - 100] == f"<motion_id_{slot}_{code}>"
+
+
+def test_per_slot_codes_of_another_slot_raise():
+    vocabulary = MotionVocabulary(100, make_spec(2), per_slot=True)
+    assert vocabulary.ids_to_tokens(torch.tensor([100, 102, 114, 101])).tolist() == [[0, 0]]
+    with pytest.raises(ValueError, match="id 102 is not a code of its slot"):
+        vocabulary.ids_to_tokens(torch.tensor([100, 102, 102, 101]))
+
+
+@pytest.mark.parametrize("per_slot", [False, True])
+def test_a_line_of_some_slots(per_slot):
+    vocabulary = MotionVocabulary(100, make_spec(4), per_slot=per_slot)
+    whole = torch.randint(0, 12, (3, 4))
+    for slots in ((0,), (2,), (1, 3), (3, 0)):
+        ids = vocabulary.tokens_to_ids(whole[:, list(slots)], slots=slots)
+        assert len(ids) == 3 * len(slots) + 2
+        assert torch.equal(vocabulary.ids_to_tokens(ids, slots=slots), whole[:, list(slots)])
+        columns = vocabulary.tokens_to_ids(whole)[1:-1].view(3, 4)[:, list(slots)]
+        assert torch.equal(ids[1:-1].view(3, -1), columns)  # a slot has the same ids in a part as in the whole
+    assert torch.equal(vocabulary.tokens_to_ids(whole, slots=range(4)), vocabulary.tokens_to_ids(whole))
+
+
+@pytest.mark.parametrize("slots", [(), (1, 1), (4,), (-1,)], ids=["none", "twice", "beyond", "negative"])
+def test_wrong_slots_raise(slots):
+    vocabulary = MotionVocabulary(100, make_spec(4))
+    with pytest.raises(ValueError, match="slot"):
+        vocabulary.tokens_to_ids(torch.zeros(2, len(slots), dtype=torch.int64), slots=slots)
+    with pytest.raises(ValueError, match="slot"):
+        vocabulary.ids_to_tokens(torch.tensor([100, 102, 101]), slots=slots)
+
+
+def test_names_are_made_only_when_asked_for(monkeypatch):
+    monkeypatch.setattr(MotionVocabulary, "names", property(lambda self: pytest.fail("names were made")))
+    vocabulary = MotionVocabulary(100, make_spec(2, codes=65_536), per_slot=True)
+    tokens = torch.randint(0, 65_536, (5, 2))
+    assert torch.equal(vocabulary.ids_to_tokens(vocabulary.tokens_to_ids(tokens)), tokens)
+    assert vocabulary.size == 100 + 2 + 2 * 65_536
