@@ -25,6 +25,7 @@ from lmm.data.sources import Procedural  # short class names in configs resolve 
 from lmm.data.tokens import TokenDataModule
 from lmm.llm.base import MotionLanguageModel
 from lmm.llm.checkpoint import load_motion_tokenizer
+from lmm.llm.throughput import Throughput
 from lmm.motion.representations import HumanML3DFeatures
 from lmm.runs import LastCheckpoint, RunRecord, claim, last_checkpoint
 from lmm.tokenizers.base import MotionTokenizer
@@ -104,6 +105,8 @@ class LmmCLI(LightningCLI):
         ours: list[Any] = [StepSeed(0 if isinstance(seed, bool) or seed is None else seed)]
         if self.subcommand == "fit":
             ours.append(LastCheckpoint(folder, self._settings.save_every))
+            if isinstance(self.model, MotionLanguageModel):
+                ours.append(Throughput())
             if self._settings.trainer.logger is None:
                 kwargs["logger"] = TensorBoardLogger(str(folder), name="", version="")
         else:

@@ -1,7 +1,12 @@
 """Words of a command line: how they are spelled, and how a typed function is run by them. Never imports torch."""
 
 import inspect
+import os
 from collections.abc import Callable, Collection
+from pathlib import Path
+
+DRAWN = (".html", ".mp4", ".gif", ".png")  # what a motion can be drawn as
+SAVED = (".npz", ".npy", ".bvh", ".glb", ".gltf")  # and kept as
 
 
 def call(function: Callable[..., None], words: list[str], name: str) -> None:
@@ -19,7 +24,9 @@ def call(function: Callable[..., None], words: list[str], name: str) -> None:
     ]
     parser = ArgumentParser(prog=name, description=doc.short_description)
     for parameter in needed:
-        many = {"nargs": "+", "type": str} if parameter.annotation == list[str] else {"type": parameter.annotation}
+        many = {list[str]: {"nargs": "+", "type": str}, list[str] | None: {"nargs": "*", "type": str}}.get(
+            parameter.annotation, {"type": parameter.annotation}
+        )
         parser.add_argument(parameter.name, help=told[parameter.name], **many)
     parser.add_function_arguments(function, skip={p.name for p in needed}, as_positional=False)
     function(**vars(parser.parse_args(with_flags(words, flags_of(function)))))
@@ -51,3 +58,14 @@ def with_flags(words: list[str], flags: Collection[str]) -> list[str]:
         if word.removeprefix("--") in flags and word.startswith("--") and following.lower() not in ("true", "false"):
             out.append("true")
     return out
+
+
+def output_path(name: str, endings: tuple[str, ...]) -> Path:
+    """The output's path, refused or with its folder made before any work is done."""
+    path = Path(name)
+    if path.suffix not in endings:
+        raise ValueError(f"-o {name}: the ending must be one of {', '.join(endings)}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(path.parent, os.W_OK):
+        raise ValueError(f"-o {name}: {path.parent.resolve()} is not writable")
+    return path

@@ -1,90 +1,8 @@
 """The short verbs: plain typed functions, each one a command. Everything heavy is imported inside."""
 
-import os
 from pathlib import Path
 
-DEFAULT_MODEL = "runs/llm_lora/checkpoints/last.ckpt"
-DRAWN, SAVED = (".html", ".mp4", ".gif", ".png"), (".npz", ".npy", ".bvh", ".glb", ".gltf")
-
-
-def generate(
-    texts: list[str],
-    output: str,
-    model: str = DEFAULT_MODEL,
-    seed: int = 0,
-    num_samples: int = 1,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    seconds: float | None = None,
-    clean_up: bool = False,
-    backbone: str | None = None,
-) -> None:
-    """Make motions from sentences.
-
-    Args:
-        texts: one sentence, or several (each in quotes).
-        output: -o FILE; .html (viewer, all samples side by side), .mp4, .gif, .png, or .npz, .npy, .bvh, .glb, .gltf
-            (numbered if several).
-        model: checkpoint of a language model that `lmm fit --config llm_*.yaml` wrote.
-        seed: same seed, same motion.
-        num_samples: motions for each sentence.
-        temperature: 1 samples from the model's distribution, lower is more cautious, 0 takes the likeliest code.
-        top_k: sample among the k likeliest codes only (0: all).
-        top_p: sample among the likeliest codes that together have this probability (1: all).
-        seconds: exact duration; left out, the model decides (between 1 and 9.8 seconds).
-        clean_up: also give each motion with its planted feet held still, beside the one as it was generated.
-        backbone: folder or hub name of the pretrained language model, where it is not where the checkpoint says.
-    """
-    from lmm.motion.cleanup import clean_up as hold_feet
-    from lmm.motion.files import save_motion
-
-    path = _output(output, DRAWN + SAVED)
-    if not all(text.strip() for text in texts):
-        raise ValueError("a sentence is empty; say what the person does")
-    if num_samples < 1:
-        raise ValueError(f"--num-samples must be at least 1, got {num_samples}")
-    if not Path(model).is_file():
-        raise ValueError(
-            f"there is no language model at {model}; train one first with `lmm fit --config tokenizer_lfq2d.yaml` and "
-            "`lmm fit --config llm_lora.yaml`, or give --model CHECKPOINT"
-        )
-    import torch
-    from transformers.utils import logging
-
-    from lmm.llm import MotionLanguageModel
-    from lmm.render import draw
-    from lmm.training import load_module
-
-    logging.disable_progress_bar()
-    overrides = {} if backbone is None else {"backbone": backbone}
-    llm = load_module(model, MotionLanguageModel, **overrides)  # type: ignore[type-abstract]
-    llm.prepare_for_generation()
-    llm.to("cuda" if torch.cuda.is_available() else "cpu")
-    motions = llm.generate(
-        texts,
-        seconds=seconds,
-        num_samples=num_samples,
-        seed=seed,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-    )
-    flat = [(text, motion) for text, samples in zip(texts, motions, strict=True) for motion in samples]
-    names = [path] if len(flat) == 1 else [path.with_stem(f"{path.stem}_{i}") for i in range(len(flat))]
-    results = [(file, text, motion) for file, (text, motion) in zip(names, flat, strict=True)]
-    if clean_up:
-        results += [
-            (file.with_stem(f"{file.stem}_clean"), f"{text} (feet cleaned up)", hold_feet(motion))
-            for file, text, motion in results
-        ]
-    if path.suffix in DRAWN:
-        draw(path, [motion for _, _, motion in results], [text for _, text, _ in results])
-        print(path)
-        return
-    for file, text, motion in results:
-        save_motion(file, motion, caption=text)
-        print(file)
+from lmm.command_line import DRAWN, output_path
 
 
 def reconstruct(
@@ -106,7 +24,7 @@ def reconstruct(
     from lmm.motion.files import load_motion
     from lmm.motion.transforms import resample, select
 
-    path = _output(output, DRAWN)
+    path = output_path(output, DRAWN)
     motion = load_motion(file) if format is None else read_recording(file, format).motion
     if note := size_note(motion, file):
         print(note)
@@ -150,7 +68,7 @@ def render(files: list[str], output: str) -> None:
     from lmm.motion.files import load_motion
     from lmm.render import render_files
 
-    _output(output, DRAWN)
+    output_path(output, DRAWN)
     for note in filter(None, (size_note(load_motion(file), file) for file in files)):
         print(note)
     render_files(files, output)
@@ -171,14 +89,3 @@ def data_demo(out: str, num_clips: int = 2000, seed: int = 0) -> None:
         raise ValueError(f"{out} is already there; give another folder or delete it first")
     write(Path(out), num_clips, seed)
     print(out)
-
-
-def _output(name: str, endings: tuple[str, ...]) -> Path:
-    """The output's path, refused or with its folder made before any work is done."""
-    path = Path(name)
-    if path.suffix not in endings:
-        raise ValueError(f"-o {name}: the ending must be one of {', '.join(endings)}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not os.access(path.parent, os.W_OK):
-        raise ValueError(f"-o {name}: {path.parent.resolve()} is not writable")
-    return path

@@ -6,7 +6,7 @@ import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -28,6 +28,8 @@ class Optimization:
         betas: Adam's moment decays.
         warmup_steps: optimizer steps of linear warm-up.
         final_lr: fraction of ``lr`` left at the last step (1 keeps it constant).
+        optimizer: "adamw_8bit" keeps the moments in 8 bits (Dettmers et al. 2021: 2 bytes a weight instead of 8),
+            "paged_adamw_8bit" lets them move to the host's memory besides when the GPU's is full.
     """
 
     lr: float = 2e-4
@@ -35,13 +37,12 @@ class Optimization:
     betas: tuple[float, float] = (0.9, 0.99)
     warmup_steps: int = 100
     final_lr: float = 0.05
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
 
     def build(self, module: LightningModule) -> Any:
         """What ``configure_optimizers`` returns: only parameters that require a gradient are optimized."""
         parameters = [p for p in module.parameters() if p.requires_grad]
-        optimizer = AdamW(parameters, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay, fused=True)
-        # A fused optimizer offers to unscale gradients itself, but clipping under mixed precision must come after that.
-        optimizer._step_supports_amp_scaling = False
+        optimizer = self._adamw(parameters)
         total = max(int(module.trainer.estimated_stepping_batches), 1)
 
         def factor(step: int) -> float:
@@ -52,6 +53,24 @@ class Optimization:
 
         schedule = {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}
         return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def _adamw(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+        settings: dict[str, Any] = {"lr": self.lr, "betas": self.betas, "weight_decay": self.weight_decay}
+        if self.optimizer == "adamw":
+            optimizer = AdamW(parameters, **settings, fused=True)
+            # A fused optimizer offers to unscale gradients itself, but clipping under mixed precision must come first.
+            optimizer._step_supports_amp_scaling = False
+            return optimizer
+        from bitsandbytes import optim  # here, because importing it takes a second
+        from torch.distributed.tensor import DTensor
+
+        if any(isinstance(p, DTensor) for p in parameters):
+            raise ValueError(
+                f"optimizer {self.optimizer} cannot update sharded weights; use `optimizer: adamw`, whose moments are "
+                "sharded too, or a strategy that keeps whole weights (strategy/ddp.yaml)"
+            )
+        classes = {"adamw_8bit": optim.AdamW8bit, "paged_adamw_8bit": optim.PagedAdamW8bit}
+        return classes[self.optimizer](parameters, **settings)
 
 
 class StepSeed(Callback):
@@ -98,9 +117,11 @@ def load_module(path: str | Path, expected: type[Module], **overrides: Any) -> M
         **overrides: init arguments that replace the checkpoint's.
 
     Raises:
-        ValueError: no such file, not a checkpoint of ours, another kind, or a newer format.
+        ValueError: no such file, a sharded folder, not a checkpoint of ours, another kind, or a newer format.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; if it is a sharded checkpoint: `lmm consolidate {path} -o FILE` first")
     if not path.is_file():
         raise ValueError(f"there is no checkpoint at {path}")
     try:

@@ -9,7 +9,7 @@ FLOORS = [
     {"data", "metrics", "render"},
     {"tokenizers", "writers"},
     {"llm"},
-    {"cli", "commands", "convert", "data_import", "demo"},
+    {"cli", "commands", "language", "convert", "data_import", "demo"},
     {"__main__"},
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -85,7 +85,7 @@ def test_main_configs(place, name, monkeypatch):
     assert torch.load("runs/main/checkpoints/last.ckpt", weights_only=True)["global_step"] == 4
 
 
-OVERLAYS = ("size/", "ablations/", "representation/")
+OVERLAYS = ("size/", "ablations/", "representation/", "tasks/")
 
 
 @pytest.mark.parametrize("name", [n for n in config_names() if n.startswith(OVERLAYS)])

@@ -47,3 +47,21 @@ def test_newer_and_foreign_checkpoints(tmp_path):
         load_module(tmp_path / "foreign.ckpt", LightningModule)
     with pytest.raises(ValueError, match="no checkpoint at"):
         load_module(tmp_path / "none.ckpt", LightningModule)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw_8bit", "paged_adamw_8bit"])
+def test_8_bit_moments_give_nearly_the_steps_of_32(optimizer):
+    weights = []
+    for name in ("adamw", optimizer):
+        module = LightningModule()
+        module.weight = torch.nn.Parameter(torch.ones(64, 128))
+        module.trainer = type("T", (), {"estimated_stepping_batches": 100})()
+        built = Optimization(lr=1e-2, warmup_steps=0, weight_decay=0.1, optimizer=name).build(module)
+        draw = torch.Generator().manual_seed(0)
+        for _ in range(5):
+            module.weight.grad = torch.randn(64, 128, generator=draw)
+            built["optimizer"].step()
+            built["lr_scheduler"]["scheduler"].step()
+        weights.append(module.weight.detach() - 1)
+    exact, near = weights
+    assert 0 < float((near - exact).norm() / exact.norm()) < 0.05

@@ -7,7 +7,8 @@ logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 from lmm.llm.backbone import EmbeddedBackbone  # noqa: E402
 from lmm.llm.base import MotionLanguageModel  # noqa: E402
+from lmm.llm.frozen import FrozenFinetune  # noqa: E402
 from lmm.llm.full import FullFinetune  # noqa: E402
 from lmm.llm.lora import LoRAFinetune  # noqa: E402
 
-__all__ = ["EmbeddedBackbone", "FullFinetune", "LoRAFinetune", "MotionLanguageModel"]
+__all__ = ["EmbeddedBackbone", "FrozenFinetune", "FullFinetune", "LoRAFinetune", "MotionLanguageModel"]

@@ -11,13 +11,17 @@ import tempfile
 from dataclasses import asdict, dataclass
 from itertools import cycle
 from pathlib import Path
+from typing import Literal
 
+import bitsandbytes as bnb
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch.nn import functional
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
@@ -147,6 +151,52 @@ def load_llm(source: str, dtype: torch.dtype) -> PreTrainedModel:
         return AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
     except OSError as error:
         raise _missing(source, error) from None
+
+
+def load_quantized_llm(
+    source: str, storage: Literal["nf4", "int8"], dtype: torch.dtype, *, device: torch.device
+) -> PreTrainedModel:
+    """The same with the weights of its linear layers quantized by bitsandbytes; embedding, norms and head are not.
+
+    ``nf4`` keeps 4 bits a weight and quantizes the blocks' scales again (Dettmers et al. 2023, QLoRA), ``int8`` keeps 8
+    (Dettmers et al. 2022, LLM.int8()).
+
+    Args:
+        source: hub name or folder.
+        storage: how the linear layers are kept.
+        dtype: of everything else, and of products.
+        device: where it is quantized; faster on a GPU.
+    """
+    config = BitsAndBytesConfig(
+        load_in_4bit=storage == "nf4",
+        load_in_8bit=storage == "int8",
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    try:
+        llm = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype, quantization_config=config, device_map={"": device}
+        )
+    except OSError as error:
+        raise _missing(source, error) from None
+    for module in llm.modules():
+        if isinstance(module, bnb.nn.Linear4bit):
+            # Else an evaluation on a CPU with bfloat16 units repacks the weights: not exactly, and with no way back to
+            # training, which then has no gradient.
+            module.support_avx512bf16_for_cpu = False
+    return llm
+
+
+def random_llm(source: str, dtype: torch.dtype, *, seed: int) -> PreTrainedModel:
+    """A model of the architecture that ``source`` describes, with random weights; raises like `load_llm`."""
+    try:
+        config = AutoConfig.from_pretrained(source)
+    except OSError as error:
+        raise _missing(source, error) from None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return AutoModelForCausalLM.from_config(config, dtype=dtype).eval()
 
 
 def load_text_tokenizer(source: str) -> PreTrainedTokenizerBase:

@@ -6,35 +6,35 @@ trains is what a checkpoint holds, beside the motion tokenizer and a manifest of
 needs the base LLM and nothing else. (Longer than most files here: learning, sampling and saving are one life.)
 """
 
-import hashlib
-import math
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from functools import partial
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool
 from lightning.pytorch import LightningModule
 from torch import Tensor
-from torch.nn import functional
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.modules.module import _IncompatibleKeys
-from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from lmm.batch import MotionBatch, TokenBatch, TokenSpec
 from lmm.llm.backbone import EmbeddedBackbone, load_text_tokenizer
-from lmm.llm.checkpoint import check_manifest, check_parameters, load_motion_tokenizer, make_manifest
+from lmm.llm.checkpoint import check_manifest, check_parameters, load_motion_tokenizer, load_start, make_manifest
 from lmm.llm.embedding import MotionLLM
-from lmm.llm.generation import generate
-from lmm.llm.prompts import Prompts, Sample
+from lmm.llm.options import NewIds, Sequences, plain
+from lmm.llm.packed import pack as lay_out
+from lmm.llm.packing import PackedBatch, pack, pad
+from lmm.llm.prompts import Prompts
+from lmm.llm.sampler import MotionSampler, seed_of
+from lmm.llm.sharding import shard
+from lmm.llm.tasks import Task, TextToMotion
+from lmm.llm.throughput import Work
 from lmm.llm.vocabulary import MotionVocabulary
 from lmm.motion.motion import Motion
 from lmm.tokenizers.base import MotionTokenizer
-from lmm.training import CHECKPOINT_FORMAT, Optimization
-
-SHORTEST, LONGEST = 1.0, 9.8  # seconds of a motion whose duration nobody asked for (HumanML3D has up to 196 frames)
+from lmm.training import CHECKPOINT_FORMAT, Optimization, mean_over_ranks
 
 
 class GeneratedMotion:
@@ -61,6 +61,10 @@ class MotionLanguageModel(LightningModule, ABC):
         unconditional: fraction of training samples that lose their caption.
         dtype: of the LLM's weights.
         gradient_checkpointing: recompute activations in the backward pass to save memory.
+        start: checkpoint of an earlier model of the same class whose trained weights this one begins with.
+        tasks: what is learned; None for text to motion alone.
+        new_ids: the ids of motion and the rows they begin with.
+        sequences: how the samples of a batch are laid out and disturbed.
     """
 
     llm: MotionLLM
@@ -78,17 +82,25 @@ class MotionLanguageModel(LightningModule, ABC):
         unconditional: float,
         dtype: Literal["float32", "bfloat16"],
         gradient_checkpointing: bool,
+        start: str | None = None,
+        tasks: list[Task] | None = None,
+        new_ids: NewIds = NewIds(),  # noqa: B008 - frozen
+        sequences: Sequences = Sequences(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)  # what the command line wrote; in plain Python see `_arguments`
         self._arguments: dict[str, Any] = {
             "tokenizer": tokenizer,
-            "backbone": asdict(backbone) if isinstance(backbone, EmbeddedBackbone) else backbone,
-            "optimization": asdict(optimization),
+            "backbone": plain(backbone),
+            "optimization": plain(optimization),
             "loss_on_text": loss_on_text,
             "unconditional": unconditional,
             "dtype": dtype,
             "gradient_checkpointing": gradient_checkpointing,
+            "start": start,
+            "tasks": None if tasks is None else [task.plain() for task in tasks],
+            "new_ids": plain(new_ids),
+            "sequences": plain(sequences),
         }
         self.tokenizer = tokenizer
         self.backbone = backbone
@@ -97,6 +109,17 @@ class MotionLanguageModel(LightningModule, ABC):
         self.unconditional = unconditional
         self.dtype_of_llm = getattr(torch, dtype)
         self.gradient_checkpointing = gradient_checkpointing
+        self.start = start
+        self.tasks = [TextToMotion()] if tasks is None else tasks
+        self.new_ids = new_ids
+        self.sequences = sequences
+        if sequences.motion_rows and (loss_on_text or any(task.answers_in_words for task in self.tasks)):
+            raise ValueError(
+                "sequences.motion_rows compares motion with motion only: set loss_on_text to false and leave out tasks "
+                "that answer in words, or set motion_rows to false"
+            )
+        self.work = Work(0, 0)
+        self._for_generation = False
         self.strict_loading = False  # of Lightning; `load_state_dict` has our own, stricter where it matters
 
     @abstractmethod
@@ -116,9 +139,13 @@ class MotionLanguageModel(LightningModule, ABC):
             self.backbone.build()
 
     def configure_model(self) -> None:
-        """Load motion tokenizer, text tokenizer and LLM, once."""
-        if hasattr(self, "llm"):
-            return
+        """Load motion tokenizer, text tokenizer and LLM, once, and shard the LLM where the strategy does."""
+        if not hasattr(self, "llm"):
+            self._build()
+        if self.device_mesh is not None and not isinstance(self.llm, FSDPModule):
+            shard(self.llm, self.trainer)
+
+    def _build(self) -> None:
         if self._trainer is None:  # nobody called it for us
             self.prepare_data()
         self._load_motion_tokenizer()
@@ -126,12 +153,25 @@ class MotionLanguageModel(LightningModule, ABC):
         llm = self.load_llm(self.source)
         if self.gradient_checkpointing:
             llm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        self.manifest = make_manifest(self.source, llm, text_tokenizer, self._spec)
-        self.vocabulary = MotionVocabulary(self.manifest["base_vocabulary"], self._spec)
-        self.llm = MotionLLM(llm, self.vocabulary.num_new).train(self.training)  # it comes from disk in eval mode
+        per_slot = self.new_ids.per_slot
+        self.manifest = make_manifest(self.source, llm, text_tokenizer, self._spec, per_slot=per_slot)
+        self.vocabulary = MotionVocabulary(self.manifest["base_vocabulary"], self._spec, per_slot=per_slot)
+        rows = partial(self.new_ids.rows, vocabulary=self.vocabulary)
+        # it comes from disk in eval mode
+        self.llm = MotionLLM(llm, self.vocabulary.num_new, draw=rows).train(self.training)
         self.prompts = Prompts(
-            text_tokenizer, self.vocabulary, loss_on_text=self.loss_on_text, unconditional=self.unconditional
+            text_tokenizer,
+            self.vocabulary,
+            tasks=self.tasks,
+            loss_on_text=self.loss_on_text,
+            unconditional=self.unconditional,
+            drop_tokens=self.sequences.drop_tokens,
+            replace_tokens=self.sequences.replace_tokens,
         )
+        if self.start is not None:
+            earlier = load_start(self.start, type(self))
+            check_manifest(self.manifest, earlier)
+            self.load_state_dict(earlier["state_dict"])
 
     def check_tokens(self, spec: TokenSpec, where: str) -> None:
         """Refuse token files that another motion tokenizer wrote.
@@ -158,9 +198,11 @@ class MotionLanguageModel(LightningModule, ABC):
     # ------------------------------------------------------------------------------------------ training
 
     def training_step(self, batch: TokenBatch, batch_idx: int) -> Tensor:
-        """Next-id cross-entropy."""
+        """Next-id cross-entropy: the weighted mean over the labelled ids of all ranks."""
         draw = int(torch.randint(2**31 - 1, ()))  # from the step's own seed (`StepSeed`), so that resuming repeats it
-        return self._loss("train", batch, [f"{draw}/{name}" for name in batch.ids])
+        loss, weight = self._loss("train", batch, [f"{draw}/{name}" for name in batch.ids])
+        # ranks have unequally many labels, and a strategy takes the plain mean of their gradients
+        return loss * (weight / mean_over_ranks(weight))
 
     def validation_step(self, batch: TokenBatch, batch_idx: int) -> None:
         """The same with the template of inference."""
@@ -173,128 +215,73 @@ class MotionLanguageModel(LightningModule, ABC):
 
     def predict_step(self, batch: MotionBatch, batch_idx: int) -> list[GeneratedMotion]:
         """One motion for each caption; the draw depends on the clip's id alone."""
-        seeds = [_seed_of(f"0/{name}") for name in batch.ids]
-        motions = self._sample(batch.texts, None, seeds, temperature=1.0, top_k=0, top_p=1.0)
+        motions = self.sampler.motions(batch.texts, [seed_of(f"0/{name}") for name in batch.ids])
         return [GeneratedMotion(*each) for each in zip(batch.ids, batch.texts, motions, strict=True)]
 
     def configure_optimizers(self) -> Any:
         """AdamW with warm-up and cosine on what trains."""
         return self.optimization.build(self)
 
-    def _loss(self, stage: str, batch: TokenBatch, keys: list[str] | list[None]) -> Tensor:
+    def _loss(self, stage: str, batch: TokenBatch, keys: list[str] | list[None]) -> tuple[Tensor, Tensor]:
+        """The loss, and the sum of its labels' weights."""
         clips = [tokens[mask] for tokens, mask in zip(batch.tokens.cpu(), batch.mask.cpu(), strict=True)]
-        samples = [self.prompts.sample(*each) for each in zip(batch.texts, clips, keys, strict=True)]
-        ids, labelled = self._collate(samples)
-        wanted = labelled.roll(-1, dims=1)  # the position before a labelled id predicts it; id 0 never is labelled
-        logits = self.llm(ids, wanted)
-        labels = ids[labelled]
-        nll = functional.cross_entropy(logits, labels, reduction="none")
-        is_motion = labels > self.vocabulary.start
-        num_motion = int(is_motion.sum())
-        self._log(f"{stage}/loss", nll.mean(), len(labels), prog_bar=True)
-        self._log(f"{stage}/motion_nll", nll[is_motion].mean(), num_motion)
-        accuracy = (logits.argmax(-1) == labels)[is_motion].float().mean()
-        self._log(f"{stage}/token_accuracy", accuracy, num_motion, prog_bar=stage != "train")
-        if num_motion < len(labels):
-            self._log(f"{stage}/text_nll", nll[~is_motion].mean(), len(labels) - num_motion)
-        return nll.mean()
-
-    def _log(self, name: str, value: Tensor, weight: int, *, prog_bar: bool = False) -> None:
-        # weighted by ids, so that an epoch's mean is the mean over ids
-        self.log(name, value.detach(), batch_size=weight, prog_bar=prog_bar, sync_dist=not name.startswith("train/"))
-
-    def _collate(self, samples: list[Sample]) -> tuple[Int[Tensor, "B S"], Bool[Tensor, "B S"]]:
-        """Pad on the right, where a causal model cannot look and the loss does not."""
-        ids = pad_sequence([s.ids for s in samples], batch_first=True).to(self.device)
-        labelled = pad_sequence([s.labelled for s in samples], batch_first=True).to(self.device)
-        if self.llm.context is not None and ids.shape[1] > self.llm.context:
+        details: list[Any] = batch.details or [None] * len(batch.ids)
+        samples = [
+            self.prompts.sample(text, clip, key, details=detail)
+            for text, clip, key, detail in zip(batch.texts, clips, keys, details, strict=True)
+        ]
+        rows = pack(samples, self.sequences.row_length) if self.sequences.row_length else pad(samples)
+        if self.llm.context is not None and rows.ids.shape[1] > self.llm.context:
             raise ValueError(
-                f"a caption and its motion take {ids.shape[1]} ids, the language model {self.llm.context}; "
-                "limit the clips' length or choose a backbone with a longer context"
+                f"a row takes {rows.ids.shape[1]} ids, the language model {self.llm.context}; limit the clips' length "
+                "or sequences.row_length, or choose a backbone with a longer context"
             )
-        return ids, labelled
+        self.work = Work(int((rows.segments > 0).sum()), int(rows.labelled.sum()))
+        rows = PackedBatch(*(each.to(self.device) for each in rows))
+        losses = self.llm.nll(
+            rows.ids,
+            rows.labelled,
+            labels=rows.labels,
+            segments=rows.segments if self.sequences.row_length else None,
+            weights=rows.weights,
+            motion_rows=self.sequences.motion_rows,
+        )
+        is_motion = losses.labels > self.vocabulary.start
+        self._log(f"{stage}/loss", losses.loss, torch.ones_like(is_motion), prog_bar=True)
+        # A batch may lack either kind; a figure that is shared by all ranks must be logged by all of them all the same.
+        if is_motion.any() or stage != "train":
+            self._log(f"{stage}/motion_nll", losses.nll, is_motion)
+            self._log(f"{stage}/token_accuracy", losses.correct.float(), is_motion, prog_bar=stage != "train")
+        if self.loss_on_text or any(task.answers_in_words for task in self.tasks):
+            self._log(f"{stage}/text_nll", losses.nll, ~is_motion)
+        return losses.loss, rows.weights[rows.labelled].sum()
+
+    def _log(self, name: str, values: Tensor, where: Bool[Tensor, " n"], *, prog_bar: bool = False) -> None:
+        # weighted by ids, so that an epoch's mean is the mean over ids
+        weight = int(where.sum())
+        value = values.detach() if values.ndim == 0 else values[where].sum() / max(weight, 1)
+        self.log(name, value, batch_size=weight, prog_bar=prog_bar, sync_dist=not name.startswith("train/"))
 
     # ------------------------------------------------------------------------------------------ generation
 
+    @property
+    def sampler(self) -> MotionSampler:
+        """Everything that the model can be asked for."""
+        return MotionSampler(self.llm, self.vocabulary, self.prompts, self.motion_tokenizer)
+
+    def generate(self, texts: list[str], **options: Any) -> list[list[Motion]]:
+        """Motions of captions; options are those of `MotionSampler.text_to_motion`."""
+        return self.sampler.text_to_motion(texts, **options)
+
+    def merge(self) -> None:
+        """Make ordinary weights of what was added to them."""
+
     def prepare_for_generation(self) -> None:
-        """Make decoding as fast as it gets; the model cannot be trained or saved afterwards."""
+        """Make decoding as fast as it gets; the model cannot be trained, saved or moved afterwards."""
         self.eval()
-
-    def generate(
-        self,
-        texts: list[str],
-        *,
-        seconds: float | None = None,
-        num_samples: int = 1,
-        seed: int = 0,
-        temperature: float = 1.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        batch_size: int = 32,
-    ) -> list[list[Motion]]:
-        """Motions of captions (an empty one asks for any motion).
-
-        Args:
-            texts: the captions.
-            seconds: exact duration; None lets the model choose one between 1 and 9.8 seconds.
-            num_samples: motions of each caption.
-            seed: a motion depends on this, its caption and its number among that caption's, not on the other captions.
-            temperature: 0 always takes the likeliest token.
-            top_k: draw among so many likeliest tokens; 0 among all.
-            top_p: draw among the likeliest tokens that hold this much probability.
-            batch_size: motions sampled at a time.
-        """
-        made: Counter[str] = Counter()
-        queries: list[tuple[str, int]] = []
-        for text in texts:
-            for _ in range(num_samples):
-                queries.append((text, _seed_of(f"{seed}/{text}/{made[text]}")))
-                made[text] += 1
-        motions: list[Motion] = []
-        for start in range(0, len(queries), batch_size):
-            captions, seeds = zip(*queries[start : start + batch_size], strict=True)
-            motions += self._sample(
-                list(captions), seconds, list(seeds), temperature=temperature, top_k=top_k, top_p=top_p
-            )
-        return [motions[i * num_samples : (i + 1) * num_samples] for i in range(len(texts))]
-
-    @torch.no_grad()
-    def _sample(
-        self, texts: list[str], seconds: float | None, seeds: list[int], *, temperature: float, top_k: int, top_p: float
-    ) -> list[Motion]:
-        spec = self.vocabulary.spec
-        if seconds is None:
-            fewest, most = math.ceil(SHORTEST * spec.steps_per_second), math.floor(LONGEST * spec.steps_per_second)
-        else:
-            frames = round(seconds * spec.fps)
-            if frames < 1:
-                raise ValueError(f"{seconds} seconds are less than a frame at {spec.fps:g} frames a second")
-            fewest = most = -(-frames // spec.downsample)
-        was_training = self.training
-        self.eval()
-        try:
-            grids = generate(
-                self.llm,
-                self.vocabulary,
-                prompts=[self.prompts.prompt(text) for text in texts],
-                min_steps=[fewest] * len(texts),
-                max_steps=[most] * len(texts),
-                seeds=seeds,
-                temperature=temperature,
-                top_k=top_k,
-                top_p=top_p,
-            )
-            tokens = pad_sequence(grids, batch_first=True, padding_value=-1)
-            features = self.motion_tokenizer.decode(tokens)
-        finally:
-            self.train(was_training)
-        lengths = [len(grid) * spec.downsample if seconds is None else frames for grid in grids]
-        return [self._motion(clip[:length]) for clip, length in zip(features, lengths, strict=True)]
-
-    def _motion(self, features: Float[Tensor, "T D"]) -> Motion:
-        motion = self.motion_tokenizer.representation.decode(features.float())
-        rotations = None if motion.rotations is None else motion.rotations.cpu()
-        return Motion(motion.joints.cpu(), motion.fps, motion.skeleton, rotations)
+        self.merge()
+        lay_out(self.llm)
+        self._for_generation = True
 
     # ------------------------------------------------------------------------------------------ checkpoints
 
@@ -306,11 +293,14 @@ class MotionLanguageModel(LightningModule, ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what trains, the motion tokenizer and the manifest; the base LLM stays where it came from."""
-        trained = self._trained()
-        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
+        if self._for_generation:
+            raise ValueError("the weights are laid out for decoding; save before prepare_for_generation()")
+        whole, trained = checkpoint["state_dict"], self._trained()
+        checkpoint["state_dict"] = {k: v for k, v in whole.items() if k in trained}
+        frozen = "motion_tokenizer."  # from there, because a strategy may have it in pieces here
         checkpoint["motion_tokenizer"] = {
             "hyper_parameters": self._tokenizer_arguments,
-            "state_dict": self.motion_tokenizer.state_dict(),
+            "state_dict": {k.removeprefix(frozen): v for k, v in whole.items() if k.startswith(frozen)},
         }
         checkpoint["vocabulary"] = self.manifest
         if "_instantiator" not in self.hparams:  # built in plain Python: live objects, which no safe load accepts
@@ -319,6 +309,8 @@ class MotionLanguageModel(LightningModule, ABC):
                 "_instantiator": "lightning.pytorch.cli.instantiate_module",
                 **self._arguments,
             }
+        if "start" in checkpoint["hyper_parameters"]:  # what began there is in here
+            checkpoint["hyper_parameters"] = dict(checkpoint["hyper_parameters"]) | {"start": None}
         checkpoint["lmm_format"] = CHECKPOINT_FORMAT
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -333,9 +325,5 @@ class MotionLanguageModel(LightningModule, ABC):
 
     def _trained(self) -> set[str]:
         """Names of the parameters that train, a shared one under its first name."""
-        return {name for name, p in self.named_parameters() if p.requires_grad}
-
-
-def _seed_of(key: str) -> int:
-    """A seed from a name, the same in every process."""
-    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=7).digest(), "little")
+        wrapped = "_fsdp_wrapped_module."  # what FSDP1 puts into names, and takes out of a checkpoint's
+        return {name.replace(wrapped, "") for name, p in self.named_parameters() if p.requires_grad}

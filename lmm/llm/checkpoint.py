@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lmm.batch import TokenSpec
 from lmm.llm.backbone import tokenizer_sha256, weights_sha256
 from lmm.tokenizers.base import MotionTokenizer
-from lmm.training import build_module, load_module
+from lmm.training import build_module, find_class, load_module
 
 
 def load_motion_tokenizer(file: str) -> tuple[MotionTokenizer, dict[str, Any]]:
@@ -43,7 +43,12 @@ def load_motion_tokenizer(file: str) -> tuple[MotionTokenizer, dict[str, Any]]:
 
 
 def make_manifest(
-    source: str, llm: PreTrainedModel, text_tokenizer: PreTrainedTokenizerBase, spec: TokenSpec
+    source: str,
+    llm: PreTrainedModel,
+    text_tokenizer: PreTrainedTokenizerBase,
+    spec: TokenSpec,
+    *,
+    per_slot: bool = False,
 ) -> dict[str, Any]:
     """Plain values that say what a checkpoint's weights belong to.
 
@@ -57,6 +62,7 @@ def make_manifest(
         "text_tokenizer": tokenizer_sha256(text_tokenizer),
         "base_weights": weights_sha256(llm) if frozen else "",
         "token_spec": asdict(spec),
+        "per_slot": per_slot,
     }
 
 
@@ -70,12 +76,34 @@ def check_manifest(mine: dict[str, Any], checkpoint: dict[str, Any]) -> None:
     if theirs is None:
         raise ValueError("this is not a checkpoint of a motion language model")
     TokenSpec(**mine["token_spec"]).check(TokenSpec(**theirs["token_spec"]), "the checkpoint")
+    if theirs.get("per_slot", False) != mine["per_slot"]:  # earlier versions had one range for all slots
+        theirs_per_slot = bool(theirs.get("per_slot", False))
+        raise ValueError(f"the checkpoint has new_ids.per_slot {theirs_per_slot}; set new_ids.per_slot to that")
     for key in ("base_vocabulary", "text_tokenizer", "base_weights"):
         if theirs[key] != mine[key]:
             raise ValueError(
                 f"the checkpoint was trained on the language model {theirs['backbone']}, which differs from "
                 f"{mine['backbone']} in {key} ({theirs[key]} there, {mine[key]} here); set `backbone` to it"
             )
+
+
+def load_start(file: str, cls: type) -> dict[str, Any]:
+    """The checkpoint of an earlier model of the same class, to begin with.
+
+    Raises:
+        ValueError: no such file, or a checkpoint of another class.
+    """
+    path = Path(file)
+    if not path.is_file():
+        raise ValueError(
+            f"there is no checkpoint at {path} to start from; set `start` to an earlier model's (a sharded folder: "
+            "`lmm consolidate` first), or leave it out: the checkpoints of this run hold all that it began with"
+        )
+    checkpoint = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    kind = checkpoint.get("hyper_parameters", {}).get("_class_path")
+    if not kind or find_class(kind) is not cls:
+        raise ValueError(f"{path} holds a {kind}; a {cls.__name__} can only start from a {cls.__name__}")
+    return checkpoint
 
 
 def check_parameters(own: Mapping[str, Tensor], trained: set[str], loaded: Mapping[str, Tensor]) -> None:

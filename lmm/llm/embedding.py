@@ -7,14 +7,21 @@ new table M "num_new H" holds the rows of motion::
     logits(h)     = [ V_head h ;  M_head h ]          M_head is M where the base model ties its weights
 
 So the rows of text are bit-identical by construction, adapters hold the new rows only, nothing of size V is copied,
-and generation scores motion rows alone with one small matmul.
+and generation scores motion rows alone with one small matmul. Training asks for `MotionLLM.nll`, which never makes the
+logits of more than a chunk of positions and takes several samples a row.
 """
+
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import Cache, PreTrainedModel
+
+from lmm.llm.loss import Losses, linear_cross_entropy
+from lmm.llm.rows import new_rows
 
 
 class MotionEmbedding(nn.Module):
@@ -82,9 +89,11 @@ class MotionLLM(nn.Module):
     Args:
         llm: the model; its embedding and head are replaced by split ones that hold the old ones.
         num_new: motion ids.
+        draw: makes the new rows from ``(old, seed=...)``, old being a table of text, such as
+            ``partial(NoisyMean(), vocabulary=vocabulary)``; None for rows spread like the old ones (`lmm.llm.rows`).
     """
 
-    def __init__(self, llm: PreTrainedModel, num_new: int) -> None:
+    def __init__(self, llm: PreTrainedModel, num_new: int, *, draw: Callable[..., nn.Parameter] | None = None) -> None:
         super().__init__()
         embedding, head = llm.get_input_embeddings(), llm.get_output_embeddings()
         if not isinstance(embedding, nn.Embedding) or not isinstance(head, nn.Linear):
@@ -94,11 +103,17 @@ class MotionLLM(nn.Module):
             )
         if head.out_features != embedding.num_embeddings:
             raise ValueError(f"the head has {head.out_features} rows and the embedding {embedding.num_embeddings}")
-        motion = new_rows(embedding.weight, num_new, seed=0)
+        draw = draw or partial(new_rows, num=num_new)
+        motion = draw(embedding.weight, seed=0)
+        if motion.shape != (num_new, embedding.embedding_dim):
+            raise ValueError(
+                f"{num_new} rows of {embedding.embedding_dim} are needed, drawn were {tuple(motion.shape)}"
+            )
         tied = head.weight is embedding.weight
         llm.set_input_embeddings(MotionEmbedding(embedding, motion))
-        llm.set_output_embeddings(MotionHead(head, motion if tied else new_rows(head.weight, num_new, seed=1)))
+        llm.set_output_embeddings(MotionHead(head, motion if tied else draw(head.weight, seed=1)))
         self.llm = llm
+        self._packs = False  # becomes True when that was found out
 
     @property
     def context(self) -> int | None:
@@ -137,22 +152,114 @@ class MotionLLM(nn.Module):
         head = self.llm.get_output_embeddings()
         return self._rescale(head(hidden) if rows is None else head.motion_logits(hidden, rows))
 
+    def nll(
+        self,
+        ids: Int[Tensor, "B S"],
+        labelled: Bool[Tensor, "B S"],
+        *,
+        labels: Int[Tensor, "B S"] | None = None,
+        positions: Int[Tensor, "B S"] | None = None,
+        segments: Int[Tensor, "B S"] | None = None,
+        weights: Float[Tensor, "B S"] | None = None,
+        motion_rows: bool = False,
+        chunk: int | None = None,
+    ) -> Losses:
+        """Next-id cross-entropy of the labelled ids, without the logits of all positions (see `lmm.llm.loss`).
+
+        Args:
+            ids: text and motion ids, padded on the right.
+            labelled: True on the n ids to be predicted, each from the one before it.
+            labels: what is to be predicted there, where that is not what is read there.
+            positions: place of each id in its sample; follows from ``segments``, and is compared with them.
+            segments: which sample of its row an id belongs to, 1, 2 ..., and 0 on padding; samples of a row do not see
+                each other. None where a row is one sample.
+            weights: of each id in the loss.
+            motion_rows: compare motion ids with motion ids only, for a loss on motion alone; far cheaper where text has
+                many rows.
+            chunk: positions at a time.
+
+        Raises:
+            ValueError: nothing is labelled, or an id that begins a sample or is padding; a text label with
+                ``motion_rows``; segments with a model whose attention crosses them.
+        """
+        if segments is None and positions is not None:
+            raise ValueError("positions belong to segments; leave them out where a row is one sample")
+        places = None
+        if segments is not None:
+            places = _places(segments)
+            if positions is not None and bool(((positions != places) & (segments > 0)).any()):
+                raise ValueError("positions do not count up from 0 in each of the segments")
+            if bool((labelled & (segments == 0)).any()):
+                raise ValueError("padding (segment 0) is labelled")
+            self._check_packing(ids.device)
+        begins = labelled[:, 0] if places is None else labelled & (places == 0)
+        if bool(begins.any()):
+            raise ValueError("the first id of a sample is labelled, but nothing comes before it to predict it from")
+        hidden = self.llm.base_model(input_ids=ids, position_ids=places, use_cache=False).last_hidden_state
+        wanted = (ids if labels is None else labels)[labelled]
+        head = self.llm.get_output_embeddings()
+        # read here, not kept: a sharded model has its weights together in here only
+        tables, first = [(head.base.weight, head.base.bias), (head.motion, None)], 0
+        if motion_rows:
+            tables, first = tables[1:], head.base.out_features
+            if bool((wanted < first).any()):
+                raise ValueError("text is labelled; motion_rows needs a loss on motion alone (loss_on_text: false)")
+        losses = linear_cross_entropy(
+            hidden[:, :-1][labelled[:, 1:]],
+            tables,
+            wanted - first,
+            weights=None if weights is None else weights[labelled],
+            scale=self._logit_scale,
+            cap=self._logit_cap,
+            chunk=chunk,
+        )
+        return losses._replace(labels=wanted)
+
+    @torch.no_grad()
+    def _check_packing(self, device: torch.device) -> None:
+        """Find out once whether a sample sees what lies before it in its row.
+
+        Transformers tells samples apart by positions that start again, but not all families ask it to (BLOOM, OPT),
+        state-space models cannot, and flash attention does so in batches of one row only; nothing of that raises.
+        """
+        if self._packs:
+            return
+        segments = torch.tensor([[1] * 8 + [2] * 8, [1] * 5 + [2] * 11], device=device)
+        same = torch.arange(2, 34, device=device).view(2, 16) % self.llm.get_output_embeddings().base.out_features
+        hidden = []
+        for ids in (same, same.masked_fill(segments == 1, 1)):
+            with torch.random.fork_rng([] if device.type == "cpu" else [device]):
+                torch.manual_seed(0)  # the same dropout in both
+                outputs = self.llm.base_model(input_ids=ids, position_ids=_places(segments), use_cache=False)
+            hidden.append(outputs.last_hidden_state[segments == 2].float())
+        # exactly equal but for mixtures of experts, whose sums run in another order
+        if (hidden[0] - hidden[1]).abs().mean() > 0.01 * hidden[0].abs().mean():
+            config = self.llm.config
+            raise ValueError(
+                f"{type(self.llm).__name__} with {config._attn_implementation} attention lets samples of one row see "
+                "each other; do not pack, or load it with sdpa or eager attention"
+            )
+        self._packs = True
+
+    @property
+    def _logit_scale(self) -> float:
+        config = self.llm.config
+        return (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1.0)
+
+    @property
+    def _logit_cap(self) -> float | None:
+        return getattr(self.llm.config, "final_logit_softcapping", None)
+
     def _rescale(self, logits: Float[Tensor, "n R"]) -> Float[Tensor, "n R"]:
         """What some families do to logits after their head (Cohere, Granite, Gemma 2), in fp32 from here on."""
-        config = self.llm.config
-        logits = logits.float() * (getattr(config, "logit_scale", None) or 1.0)
-        logits = logits / (getattr(config, "logits_scaling", None) or 1.0)
-        cap = getattr(config, "final_logit_softcapping", None)
+        logits, cap = logits.float() * self._logit_scale, self._logit_cap
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
-def new_rows(old: Float[Tensor, "V H"], num: int, *, seed: int) -> nn.Parameter:
-    """Trainable rows spread like the old ones: their mean plus normal noise of their deviation in each dimension.
-
-    A frozen base keeps its dtype while rows that train alone are float32; rows of a training base share its dtype.
-    The draw is made on the CPU from ``seed``, the same on every rank.
-    """
-    table = old.detach().float().cpu()
-    noise = torch.randn(num, table.shape[1], generator=torch.Generator().manual_seed(seed))
-    rows = table.mean(0) + noise * table.std(0)
-    return nn.Parameter(rows.to(old.device, old.dtype if old.requires_grad else torch.float32))
+def _places(segments: Int[Tensor, "B S"]) -> Int[Tensor, "B S"]:
+    """Place of each id in its sample; 0 on padding, which thereby is a sample of its own each."""
+    place = torch.arange(segments.shape[1], device=segments.device).expand_as(segments)
+    starts = torch.ones_like(segments, dtype=torch.bool)
+    starts[:, 1:] = segments[:, 1:] != segments[:, :-1]
+    first = place.masked_fill(~starts, 0).cummax(1).values
+    return (place - first).masked_fill(segments == 0, 0)

@@ -24,6 +24,7 @@ from lmm.motion.motion import Motion
 from lmm.motion.representations.base import MotionRepresentation
 from lmm.render.stick import strip
 from lmm.tokenizers.losses import ReconstructionLoss
+from lmm.tokenizers.networks.causal import Stream
 from lmm.tokenizers.parts import Decoder, Encoder, Quantizer, QuantizerOutput
 from lmm.training import CHECKPOINT_FORMAT, Optimization
 
@@ -153,6 +154,10 @@ class MotionTokenizer(LightningModule):
         features = self.representation.denormalize(decoded)
         return features * steps.repeat_interleave(self.downsample, dim=1)[..., None]
 
+    def decoder_stream(self) -> Stream:
+        """The decoder for latents that come step by step; raises ValueError where it looks ahead."""
+        return Stream(self.decoder)
+
     def training_step(self, batch: MotionBatch, batch_idx: int) -> Tensor:
         """Reconstruct a window; the quantizer learns outside the gradient after its forward pass."""
         loss, terms, latents, steps, output, _ = self._reconstruct(batch.features, batch.mask)
@@ -224,7 +229,7 @@ class MotionTokenizer(LightningModule):
         num_steps = -(-mask.shape[1] // self.downsample)
         frames = torch.arange(num_steps * self.downsample, device=mask.device)
         source = frames.minimum((lengths - 1).clamp_min(0)[:, None])
-        features = features.gather(1, source[..., None].expand(-1, -1, features.shape[-1]))
+        features = features[torch.arange(len(features), device=mask.device)[:, None], source]
         steps = frames[:: self.downsample] < lengths[:, None]
         return features, frames < lengths[:, None], steps
 
@@ -233,11 +238,11 @@ class MotionTokenizer(LightningModule):
     ) -> tuple[Tensor, dict[str, Tensor], Tensor, Tensor, QuantizerOutput, Tensor]:
         """Forward pass with losses: (loss, terms, latents, step mask, quantizer output, normalized features)."""
         features, mask, steps = self._whole_steps(features, mask)
-        normalized = self.representation.normalize(features)
-        latents = self.encoder(normalized, steps.repeat_interleave(self.downsample, dim=1))
+        features = self.representation.normalize(features)
+        latents = self.encoder(features, steps.repeat_interleave(self.downsample, dim=1))
         output = self.quantizer(latents, steps)
         reconstruction = self.decoder(output.latents, steps).float()
-        loss, terms = self.loss(reconstruction, normalized, mask)
+        loss, terms = self.loss(reconstruction, features, mask)
         return loss + output.loss, terms | output.terms, latents, steps, output, reconstruction
 
     def _evaluate(self, stage: str, batch: MotionBatch, batch_idx: int) -> None:

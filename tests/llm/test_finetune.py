@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from lmm.batch import MotionBatch, TokenBatch
 from lmm.llm.base import MotionLanguageModel
+from lmm.llm.drawing import Drawing
 from lmm.llm.full import FullFinetune
 from lmm.llm.generation import generate
 from lmm.llm.lora import LoRAFinetune
@@ -81,24 +82,23 @@ def test_a_loaded_model_generates_the_same_with_no_tokenizer_file(backbones, tok
     tokenizer.unlink()
     loaded = load_module(tmp_path / "a.ckpt", MotionLanguageModel)
     assert type(loaded) is type(model)
-    for merge in (False, True):
-        if merge:
-            loaded.prepare_for_generation()
-            assert not any("lora" in name for name, _ in loaded.named_parameters())
-        again = loaded.generate(texts, seconds=1.1, num_samples=2)
-        for mine, theirs in zip(chain(*expected), chain(*again), strict=True):
-            assert mine.num_frames == 22 and same(mine, theirs)
-    # what a loaded model saves can be loaded again
-    if kind == "full":
+    if kind == "full":  # what a loaded model saves can be loaded again
         loaded.trainer = Trainer(logger=False, accelerator="cpu", enable_model_summary=False)
         loaded.trainer.strategy.connect(loaded)
         loaded.trainer.save_checkpoint(tmp_path / "b.ckpt")
         load_module(tmp_path / "b.ckpt", FullFinetune)
     else:
-        with pytest.raises(ValueError, match="merged"):
-            loaded.on_save_checkpoint({})
         with pytest.raises(ValueError, match="holds a LoRAFinetune"):
             load_module(tmp_path / "a.ckpt", FullFinetune)
+    for prepared in (False, True):
+        if prepared:
+            loaded.prepare_for_generation()
+            assert not any("lora" in name for name, _ in loaded.named_parameters())
+        again = loaded.generate(texts, seconds=1.1, num_samples=2)
+        for mine, theirs in zip(chain(*expected), chain(*again), strict=True):
+            assert mine.num_frames == 22 and same(mine, theirs)
+    with pytest.raises(ValueError, match=r"merged|laid out"):
+        loaded.on_save_checkpoint({})
 
 
 @pytest.mark.parametrize("kind", ["lora", "full"])
@@ -163,7 +163,7 @@ def test_loss_is_the_cross_entropy_of_the_plain_forward_pass(backbones, tokenize
     model.train()
     logged = {}
     model.log = lambda name, value, **_: logged.update({name: float(value)})
-    loss = model._loss("train", batch, [None] * 4)
+    loss, weight = model._loss("train", batch, [None] * 4)
     total, count, motion = 0.0, 0, []
     for text, tokens, mask in zip(batch.texts, batch.tokens, batch.mask, strict=True):
         ids = model.prompts.sample(text, tokens[mask], None).ids
@@ -171,6 +171,7 @@ def test_loss_is_the_cross_entropy_of_the_plain_forward_pass(backbones, tokenize
         total, count = total + float(nll.sum()), count + len(nll)
         motion += nll[-(int(mask.sum()) * 2 + 1) :].tolist()
     assert float(loss.detach()) == pytest.approx(total / count, abs=1e-5) == pytest.approx(logged["train/loss"])
+    assert weight == count
     assert logged["train/motion_nll"] == pytest.approx(sum(motion) / len(motion), abs=1e-5)
     assert set(logged) == {"train/loss", "train/motion_nll", "train/text_nll", "train/token_accuracy"}
     loss.backward()
@@ -191,7 +192,8 @@ def test_overfits_and_gives_the_tokens_back(backbones, tokenizer_file):
         tokenizer_file, backbones["llama"], loss_on_text=False, optimization=Optimization(lr=3e-3, warmup_steps=5)
     )
     model.configure_model()
-    model.training_step = lambda batch, batch_idx: model._loss("train", batch, [None] * 8)  # the template of inference
+    # the template of inference
+    model.training_step = lambda batch, batch_idx: model._loss("train", batch, [None] * 8)[0]
     fit(model, 150, [batch] * 150)
     model.eval()
     prompts = [model.prompts.prompt(text) for text in batch.texts]
@@ -232,7 +234,7 @@ def test_generate_depends_on_caption_and_seed_alone(backbones, tokenizer_file):
     assert same(model.generate(["x", "hops"], seconds=2.0, seed=3, batch_size=1)[1][0], a)
     assert not same(a, b) and not same(a, c)
     assert not same(model.generate(["hops"], seconds=2.0, seed=4)[0][0], a)
-    free = model.generate(["hops"] * 4, temperature=2.0)
+    free = model.generate(["hops"] * 4, drawing=Drawing(temperature=2.0))
     assert all(20 <= motion.num_frames <= 196 for (motion,) in free)
     with pytest.raises(ValueError, match=r"0\.0 seconds"):
         model.generate(["hops"], seconds=0.0)
@@ -271,3 +273,80 @@ def test_bfloat16(backbones, tokenizer_file, kind, tmp_path):
     assert {p.dtype for p in model.motion_tokenizer.parameters()} == {torch.float32}
     loaded = load_module(tmp_path / "a.ckpt", MotionLanguageModel)
     assert same(loaded.generate(["hops"], seconds=1.0)[0][0], model.generate(["hops"], seconds=1.0)[0][0])
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_a_second_stage_starts_from_the_first(backbones, tokenizer_file, kind, tmp_path):
+    first = make_model(kind, tokenizer_file, backbones["llama"])
+    fit(first, 2).save_checkpoint(tmp_path / "first.ckpt")
+    second = make_model(kind, tokenizer_file, backbones["llama"], start=str(tmp_path / "first.ckpt"))
+    second.configure_model()
+    trained = {name for name, p in first.named_parameters() if p.requires_grad}
+    for name in trained:
+        assert torch.equal(second.get_parameter(name), first.get_parameter(name)), name
+    trainer = fit(second, 1)
+    assert trainer.global_step == 1  # not 3: neither the step nor the optimizer is taken
+    trainer.save_checkpoint(tmp_path / "second.ckpt")
+    (tmp_path / "first.ckpt").unlink()
+    loaded = load_module(tmp_path / "second.ckpt", MotionLanguageModel)  # needs the first no more
+    for name in trained:
+        assert torch.equal(loaded.get_parameter(name), second.get_parameter(name)), name
+    with pytest.raises(ValueError, match=r"no checkpoint at .*first.ckpt to start from"):
+        make_model(kind, tokenizer_file, backbones["llama"], start=str(tmp_path / "first.ckpt")).configure_model()
+
+
+def test_a_second_stage_starts_from_its_like_alone(backbones, tokenizer_file, tmp_path):
+    start = str(tmp_path / "first.ckpt")
+    fit(make_model("lora", tokenizer_file, backbones["llama"]), 1).save_checkpoint(start)
+    for kind, backbone, options, message in (
+        ("full", "llama", {}, "a FullFinetune can only start from a FullFinetune"),
+        ("lora", "gpt2", {}, "base_weights|base_vocabulary"),
+        ("lora", "llama", {"target_modules": ["q_proj"]}, "does not fit this model"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make_model(kind, tokenizer_file, backbones[backbone], start=start, **options).configure_model()
+    with pytest.raises(ValueError, match="can only start from"):
+        make_model("lora", tokenizer_file, backbones["llama"], start=tokenizer_file).configure_model()
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+def test_checkpoints_of_before_load(backbones, tokenizer_file, kind, tmp_path):
+    """Those that lack the arguments that came later."""
+    model = make_model(kind, tokenizer_file, backbones["llama"])
+    fit(model, 1).save_checkpoint(tmp_path / "a.ckpt")
+    saved = checkpoint_of(tmp_path / "a.ckpt")
+    for name in {"start", "pretrained", "compute_dtype"} & set(saved["hyper_parameters"]):
+        del saved["hyper_parameters"][name]
+    del saved["hyper_parameters"]["optimization"]["optimizer"]
+    torch.save(saved, tmp_path / "old.ckpt")
+    loaded = load_module(tmp_path / "old.ckpt", MotionLanguageModel)
+    assert same(loaded.generate(["hops"], seconds=1.0)[0][0], model.generate(["hops"], seconds=1.0)[0][0])
+
+
+def test_random_weights_follow_the_seed_and_the_config(backbones, tokenizer_file):
+    def build(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        model = FullFinetune(tokenizer_file, backbones["gpt2"], pretrained=False)
+        torch.rand(5)  # whatever else was drawn before
+        model.configure_model()
+        assert (model.llm.llm.config.n_embd, model.llm.llm.config.n_layer) == (64, 2)
+        return model.llm.llm.get_parameter("transformer.h.1.mlp.c_fc.weight").detach()
+
+    one, again, other = build(3), build(3), build(4)
+    assert torch.equal(one, again) and not torch.equal(one, other)
+    assert float(one.std()) == pytest.approx(0.02, rel=0.1)  # GPT-2's
+
+
+@pytest.mark.parametrize("optimizer", ["adamw_8bit", "paged_adamw_8bit"])
+def test_optimizers_with_8_bits_train_and_resume(backbones, tokenizer_file, optimizer, tmp_path):
+    def build() -> MotionLanguageModel:
+        return FullFinetune(tokenizer_file, backbones["llama"], optimization=replace(FAST, optimizer=optimizer))
+
+    saver = ModelCheckpoint(tmp_path, filename="two", every_n_train_steps=2)
+    straight, resumed = build(), build()
+    trainer = fit(straight, 3, callbacks=[saver])
+    states = trainer.optimizers[0].state.values()
+    assert {s["state1"].dtype for s in states if s["state1"].numel() >= 4096} == {torch.uint8}
+    fit(resumed, 3, ckpt_path=tmp_path / "two.ckpt")
+    for name, value in straight.llm.named_parameters():
+        assert torch.equal(value, resumed.llm.get_parameter(name)), name

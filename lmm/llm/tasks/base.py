@@ -53,6 +53,7 @@ class Task(ABC):
 
     form: ClassVar[Form]  # what its templates look like
     own: ClassVar[str]  # packaged list of templates
+    answers_in_words: ClassVar[bool] = False
     loses_caption: ClassVar[bool] = False  # may be trained without its caption (classifier-free guidance)
 
     weight: float = 1.0

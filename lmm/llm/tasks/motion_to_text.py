@@ -15,6 +15,7 @@ class MotionToText(Task):
 
     form: ClassVar = Form(frozenset({"motion"}) | DURATIONS, (frozenset({"motion"}),), frozenset({"caption"}))
     own: ClassVar = "motion_to_text"
+    answers_in_words: ClassVar = True
 
     def offers(self, clip: TaskInput) -> frozenset[str]:
         """A motion and its duration, and its caption if it has one."""

@@ -22,6 +22,7 @@ class TextOnly(Task):
 
     form: ClassVar = Form(frozenset(), (), frozenset({"line"}))
     own: ClassVar = "text_only"
+    answers_in_words: ClassVar = True
 
     file: str
 
