@@ -136,6 +136,8 @@ class LastCheckpoint(Checkpoint):
         if trainer.is_global_zero:
             if self.path.is_dir():  # a sharded checkpoint
                 shutil.rmtree(self.path)
+            elif new.is_dir():  # and the run began with whole files
+                self.path.unlink(missing_ok=True)
             os.replace(new, self.path)
         trainer.strategy.barrier()
 

@@ -200,7 +200,14 @@ def random_llm(source: str, dtype: torch.dtype, *, seed: int) -> PreTrainedModel
 
 
 def load_text_tokenizer(source: str) -> PreTrainedTokenizerBase:
-    """The text tokenizer beside a language model; raises like `load_llm`."""
+    """The text tokenizer beside a language model; raises like `load_llm`, and where motion is in it already."""
+    record = Path(source) / "motion.json"
+    if record.is_file():
+        base = json.loads(record.read_text())["vocabulary"]["backbone"]
+        raise ValueError(
+            f"{source} is a model that `lmm export` wrote: its vocabulary holds motion already; set `backbone` to "
+            f"{base}, which it was made from, and train on from its checkpoint (--ckpt_path, or --model.start)"
+        )
     try:
         return AutoTokenizer.from_pretrained(source)
     except OSError as error:

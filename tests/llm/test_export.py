@@ -161,6 +161,8 @@ def test_what_another_program_generates_is_the_motion_that_was_learned(backbones
     assert torch.equal(names["tokens"], batch.tokens[0])
     decoded = model.motion_tokenizer.representation.decode(model.motion_tokenizer.decode(batch.tokens)[0])
     torch.testing.assert_close(names["motion"].joints, decoded.joints)
+    with pytest.raises(ValueError, match=r"holds motion already; set `backbone`.*--model\.start"):
+        make_model("full", tokenizer_file, str(tmp_path / "out")).configure_model()
 
 
 @pytest.mark.parametrize("form", ["checkpoint", "adapter"])
