@@ -236,7 +236,7 @@ class MotionTokenizer(LightningModule):
     def _reconstruct(
         self, features: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"]
     ) -> tuple[Tensor, dict[str, Tensor], Tensor, Tensor, QuantizerOutput, Tensor]:
-        """Forward pass with losses: (loss, terms, latents, step mask, quantizer output, normalized features)."""
+        """Forward pass with losses: (loss, terms, latents, step mask, quantizer output, reconstruction)."""
         features, mask, steps = self._whole_steps(features, mask)
         features = self.representation.normalize(features)
         latents = self.encoder(features, steps.repeat_interleave(self.downsample, dim=1))

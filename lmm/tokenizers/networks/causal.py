@@ -90,6 +90,38 @@ class TimeConv2d(nn.Conv2d):
         return super().forward(_behind_past(x, self, self.past, memory) if self.causal else x)
 
 
+class UpConv1d(TimeConv1d):
+    """Nearest upsampling by two and a `TimeConv1d` of kernel 3 behind it, with a third less work."""
+
+    def forward(self, x: Float[Tensor, "B W T"], memory: Memory | None = None) -> Float[Tensor, "B V U"]:
+        """2 T frames."""
+        return _upsampled(x, self) if memory is None else super().forward(x.repeat_interleave(2, dim=-1), memory)
+
+
+class UpConv2d(TimeConv2d):
+    """`UpConv1d` over an image part x time; parts are not upsampled."""
+
+    def forward(self, x: Float[Tensor, "B W P T"], memory: Memory | None = None) -> Float[Tensor, "B V P U"]:
+        """2 T frames."""
+        return _upsampled(x, self) if memory is None else super().forward(x.repeat_interleave(2, dim=-1), memory)
+
+
+def _upsampled(x: Tensor, layer: TimeConv1d | TimeConv2d) -> Tensor:
+    """Three taps on doubled frames meet two different ones: sums of taps on frames that are not doubled.
+
+    Between x_0 and x_1 lie (w_0 + w_1) x_0 + w_2 x_1 and w_0 x_0 + (w_1 + w_2) x_1, two outputs of one convolution. For
+    the few frames of a stream the sums cost more than they save.
+    """
+    w0, w1, w2 = layer.weight.unbind(-1)
+    weight = torch.cat([torch.stack([w0 + w1, w2], -1), torch.stack([w0, w1 + w2], -1)])
+    bias = None if layer.bias is None else layer.bias.repeat(2)
+    x = F.pad(x, (1, 0)) if layer.causal else x
+    first, second = layer._conv_forward(x, weight, bias).chunk(2, dim=1)
+    if not layer.causal:  # zeros on both sides: of the pairs at the two ends, only the half at a frame is of the clip
+        first, second = second[..., :-1], first[..., 1:]
+    return torch.stack([first, second], -1).flatten(-2)
+
+
 def _behind_past(x: Tensor, layer: nn.Module, past: int, memory: Memory | None) -> Tensor:
     """``x`` behind ``past`` frames: those a stream remembers, zeros before the first."""
     length = x.shape[-1] + past

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lmm.motion.representations.base import MotionRepresentation
-from lmm.tokenizers.networks.causal import Memory, TimeConv1d
+from lmm.tokenizers.networks.causal import Memory, TimeConv1d, UpConv1d
+from lmm.tokenizers.networks.padding import Padding
 from lmm.tokenizers.parts import Decoder, Encoder
 
 
@@ -60,14 +61,14 @@ class Conv1dEncoder(Encoder):
         self, features: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"], memory: Memory | None = None
     ) -> Float[Tensor, "B t 1 C"]:
         """Latents of normalized features; ``memory`` is a `Stream`'s."""
-        real = mask[:, None].to(features)
-        x = F.relu(self.enter(features.mT * real, memory)) * real
+        padding = Padding(mask)
+        x = F.relu(padding.clear(self.enter(padding.clear(features.mT), memory)))
         for stage in self.stages:
-            real = real[..., ::2]
-            x = stage[0](x, memory) * real  # type: ignore[index]
+            padding.halve()
+            x = padding.clear(stage[0](x, memory))  # type: ignore[index]
             for block in stage[1:]:  # type: ignore[index]
-                x = block(x, real, memory)
-        return (self.leave(x, memory) * real).mT[:, :, None]
+                x = block(x, padding, memory)
+        return padding.clear(self.leave(x, memory)).mT[:, :, None]
 
 
 class Conv1dDecoder(Decoder):
@@ -90,9 +91,7 @@ class Conv1dDecoder(Decoder):
         self.downsample, self.causal = 2**num_stages, causal
         self.enter = TimeConv1d(latent_dim, width, 3, causal=causal)
         self.stages = nn.ModuleList(
-            nn.ModuleList(
-                [*_residual(width, depth, dilation_growth, causal), TimeConv1d(width, width, 3, causal=causal)]
-            )
+            nn.ModuleList([*_residual(width, depth, dilation_growth, causal), UpConv1d(width, width, 3, causal=causal)])
             for _ in range(num_stages)
         )
         self.middle = TimeConv1d(width, width, 3, causal=causal)
@@ -102,15 +101,15 @@ class Conv1dDecoder(Decoder):
         self, latents: Float[Tensor, "B t 1 C"], mask: Bool[Tensor, "B t"], memory: Memory | None = None
     ) -> Float[Tensor, "B T D"]:
         """Normalized features of latents; ``memory`` is a `Stream`'s."""
-        real = mask[:, None].to(latents)
-        x = F.relu(self.enter(latents[:, :, 0].mT * real, memory)) * real
+        padding = Padding(mask)
+        x = F.relu(padding.clear(self.enter(padding.clear(latents[:, :, 0].mT), memory)))
         for stage in self.stages:
             for block in stage[:-1]:  # type: ignore[index]
-                x = block(x, real, memory)
-            x, real = x.repeat_interleave(2, dim=-1), real.repeat_interleave(2, dim=-1)
-            x = stage[-1](x, memory) * real  # type: ignore[index]
-        x = F.relu(self.middle(x, memory)) * real
-        return (self.leave(x, memory) * real).mT
+                x = block(x, padding, memory)
+            padding.double()
+            x = padding.clear(stage[-1](x, memory))  # type: ignore[index]
+        x = F.relu(padding.clear(self.middle(x, memory)))
+        return padding.clear(self.leave(x, memory)).mT
 
 
 class ResidualBlock1d(nn.Module):
@@ -122,10 +121,10 @@ class ResidualBlock1d(nn.Module):
         self.mix = nn.Conv1d(width, width, 1)
 
     def forward(
-        self, x: Float[Tensor, "B W T"], real: Float[Tensor, "B 1 T"], memory: Memory | None = None
+        self, x: Float[Tensor, "B W T"], padding: Padding, memory: Memory | None = None
     ) -> Float[Tensor, "B W T"]:
-        """Stays zero where ``real`` is."""
-        return x + self.mix(F.relu(self.spread(F.relu(x), memory))) * real
+        """Stays zero where it is not real."""
+        return x + padding.clear(self.mix(F.relu(self.spread(F.relu(x), memory))))
 
 
 def _residual(width: int, depth: int, growth: int, causal: bool) -> list[nn.Module]:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lmm.motion.representations.base import MotionRepresentation
-from lmm.tokenizers.networks.causal import Memory, TimeConv2d
-from lmm.tokenizers.networks.partition import part_columns
+from lmm.tokenizers.networks.causal import Memory, TimeConv2d, UpConv2d
+from lmm.tokenizers.networks.padding import Padding
+from lmm.tokenizers.networks.partition import Partition
 from lmm.tokenizers.parts import Decoder, Encoder
 
 
@@ -32,8 +33,6 @@ class Conv2dEncoder(Encoder):
         causal: a step depends on no frame after its own, so that a `Stream` can run the network.
     """
 
-    order: Tensor  # feature columns, part after part
-
     def __init__(
         self,
         representation: MotionRepresentation,
@@ -46,12 +45,10 @@ class Conv2dEncoder(Encoder):
         causal: bool = False,
     ) -> None:
         super().__init__()
-        named = part_columns(representation, parts)
-        self.part_names, columns = list(named), list(named.values())
-        self.num_parts, self.downsample, self.causal = len(columns), 2**num_stages, causal
-        self.register_buffer("order", torch.tensor(sum(columns, [])), persistent=False)
-        self.sizes = [len(c) for c in columns]
-        self.embed = nn.ModuleList(nn.Linear(size, width) for size in self.sizes)
+        self.partition = Partition(representation, parts)
+        self.part_names, sizes = self.partition.names, self.partition.sizes
+        self.num_parts, self.downsample, self.causal = len(sizes), 2**num_stages, causal
+        self.embed = nn.ModuleList(nn.Linear(size, width) for size in sizes)
         self.stages = nn.ModuleList(
             nn.ModuleList([TimeConv2d(width, width, 4, stride=2, causal=causal), *_residual(width, depth, causal)])
             for _ in range(num_stages)
@@ -62,22 +59,20 @@ class Conv2dEncoder(Encoder):
         self, features: Float[Tensor, "B T D"], mask: Bool[Tensor, "B T"], memory: Memory | None = None
     ) -> Float[Tensor, "B t P C"]:
         """Latents of normalized features; ``memory`` is a `Stream`'s."""
-        real = mask[:, None, None].to(features)
-        parts = features[..., self.order].split(self.sizes, dim=-1)
+        padding = Padding(mask)
+        parts = self.partition.split(features)
         x = torch.stack([embed(part) for embed, part in zip(self.embed, parts, strict=True)], dim=-2)  # B T P W
-        x = x.permute(0, 3, 2, 1) * real
+        x = padding.clear(x.permute(0, 3, 2, 1))
         for stage in self.stages:
-            real = real[..., ::2]
-            x = stage[0](x, memory) * real  # type: ignore[index]
+            padding.halve()
+            x = padding.clear(stage[0](x, memory))  # type: ignore[index]
             for block in stage[1:]:  # type: ignore[index]
-                x = block(x, real, memory)
-        return (self.leave(F.relu(x)) * real).permute(0, 3, 2, 1)
+                x = block(x, padding, memory)
+        return padding.clear(self.leave(F.relu(x))).permute(0, 3, 2, 1)
 
 
 class Conv2dDecoder(Decoder):
     """Latents "B t P C" -> features "B T D"; arguments as `Conv2dEncoder`."""
-
-    place: Tensor  # inverse of the encoder's order
 
     def __init__(
         self,
@@ -91,30 +86,30 @@ class Conv2dDecoder(Decoder):
         causal: bool = False,
     ) -> None:
         super().__init__()
-        columns = list(part_columns(representation, parts).values())
-        self.num_parts, self.downsample, self.causal = len(columns), 2**num_stages, causal
-        self.register_buffer("place", torch.tensor(sum(columns, [])).argsort(), persistent=False)
+        self.partition = Partition(representation, parts)
+        sizes = self.partition.sizes
+        self.num_parts, self.downsample, self.causal = len(sizes), 2**num_stages, causal
         self.enter = nn.Conv2d(latent_dim, width, 1)
         self.stages = nn.ModuleList(
-            nn.ModuleList([*_residual(width, depth, causal), TimeConv2d(width, width, 3, causal=causal)])
+            nn.ModuleList([*_residual(width, depth, causal), UpConv2d(width, width, 3, causal=causal)])
             for _ in range(num_stages)
         )
-        self.leave = nn.ModuleList(nn.Linear(width, len(c)) for c in columns)
+        self.leave = nn.ModuleList(nn.Linear(width, size) for size in sizes)
 
     def forward(
         self, latents: Float[Tensor, "B t P C"], mask: Bool[Tensor, "B t"], memory: Memory | None = None
     ) -> Float[Tensor, "B T D"]:
         """Normalized features of latents; ``memory`` is a `Stream`'s."""
-        real = mask[:, None, None].to(latents)
-        x = self.enter(latents.permute(0, 3, 2, 1)) * real
+        padding = Padding(mask)
+        x = padding.clear(self.enter(latents.permute(0, 3, 2, 1)))
         for stage in self.stages:
             for block in stage[:-1]:  # type: ignore[index]
-                x = block(x, real, memory)
-            x, real = x.repeat_interleave(2, dim=-1), real.repeat_interleave(2, dim=-1)
-            x = stage[-1](x, memory) * real  # type: ignore[index]
+                x = block(x, padding, memory)
+            padding.double()
+            x = padding.clear(stage[-1](x, memory))  # type: ignore[index]
         parts = F.relu(x).permute(2, 0, 3, 1)  # P B T W
-        features = torch.cat([leave(part) for leave, part in zip(self.leave, parts, strict=True)], dim=-1)
-        return features[..., self.place] * real[:, 0, 0, :, None]
+        features = self.partition.join([leave(part) for leave, part in zip(self.leave, parts, strict=True)])
+        return padding.clear(features.mT).mT
 
 
 class ResidualBlock2d(nn.Module):
@@ -126,10 +121,10 @@ class ResidualBlock2d(nn.Module):
         self.mix = nn.Conv2d(width, width, 1)
 
     def forward(
-        self, x: Float[Tensor, "B W P T"], real: Float[Tensor, "B 1 1 T"], memory: Memory | None = None
+        self, x: Float[Tensor, "B W P T"], padding: Padding, memory: Memory | None = None
     ) -> Float[Tensor, "B W P T"]:
-        """Stays zero where ``real`` is."""
-        return x + self.mix(F.relu(self.spread(F.relu(x), memory))) * real
+        """Stays zero where it is not real."""
+        return x + padding.clear(self.mix(F.relu(self.spread(F.relu(x), memory))))
 
 
 def _residual(width: int, depth: int, causal: bool) -> list[nn.Module]:

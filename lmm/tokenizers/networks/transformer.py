@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from lmm.motion.representations.base import MotionRepresentation
 from lmm.tokenizers.networks.causal import Memory
-from lmm.tokenizers.networks.partition import part_columns
+from lmm.tokenizers.networks.partition import Partition
 from lmm.tokenizers.parts import Decoder, Encoder
 
 WINDOW = 64  # frames; a layer sees steps less than this away
@@ -35,8 +35,6 @@ class TransformerEncoder(Encoder):
         causal: a step depends on no frame after its own, so that a `Stream` can run the network.
     """
 
-    order: Tensor  # feature columns, part after part
-
     def __init__(
         self,
         representation: MotionRepresentation,
@@ -50,13 +48,11 @@ class TransformerEncoder(Encoder):
         causal: bool = False,
     ) -> None:
         super().__init__()
-        named = part_columns(representation, parts)
-        self.part_names, columns = list(named), list(named.values())
-        self.num_parts, self.downsample, self.causal = len(columns), downsample, causal
-        self.register_buffer("order", torch.tensor(sum(columns, [])), persistent=False)
-        self.sizes = [len(c) for c in columns]
-        self.embed = nn.ModuleList(nn.Linear(size * downsample, width) for size in self.sizes)
-        self.trunk = Trunk(width, depth, num_heads, (-(-WINDOW // downsample), len(columns)), causal)
+        self.partition = Partition(representation, parts)
+        self.part_names, sizes = self.partition.names, self.partition.sizes
+        self.num_parts, self.downsample, self.causal = len(sizes), downsample, causal
+        self.embed = nn.ModuleList(nn.Linear(size * downsample, width) for size in sizes)
+        self.trunk = Trunk(width, depth, num_heads, (-(-WINDOW // downsample), len(sizes)), causal)
         self.leave = nn.Linear(width, latent_dim)
 
     def forward(
@@ -64,16 +60,14 @@ class TransformerEncoder(Encoder):
     ) -> Float[Tensor, "B t P C"]:
         """Latents of normalized features; ``memory`` is a `Stream`'s."""
         real = mask[:, :: self.downsample]
-        steps = features.masked_fill(~mask[..., None], 0)[..., self.order].unflatten(1, (-1, self.downsample))
-        parts = steps.split(self.sizes, dim=-1)
+        steps = features.masked_fill(~mask[..., None], 0).unflatten(1, (-1, self.downsample))
+        parts = self.partition.split(steps)
         x = torch.stack([embed(part.flatten(2)) for embed, part in zip(self.embed, parts, strict=True)], dim=2)
         return self.leave(self.trunk(x, real, memory)) * real[..., None, None]
 
 
 class TransformerDecoder(Decoder):
     """Latents "B t P C" -> features "B T D"; arguments as `TransformerEncoder`."""
-
-    place: Tensor  # inverse of the encoder's order
 
     def __init__(
         self,
@@ -88,13 +82,13 @@ class TransformerDecoder(Decoder):
         causal: bool = False,
     ) -> None:
         super().__init__()
-        columns = list(part_columns(representation, parts).values())
-        self.num_parts, self.downsample, self.causal = len(columns), downsample, causal
-        self.register_buffer("place", torch.tensor(sum(columns, [])).argsort(), persistent=False)
+        self.partition = Partition(representation, parts)
+        sizes = self.partition.sizes
+        self.num_parts, self.downsample, self.causal = len(sizes), downsample, causal
         self.enter = nn.Linear(latent_dim, width, bias=False)
-        self.rows = nn.Parameter(torch.randn(len(columns), width) * 0.02)  # tells the parts apart
-        self.trunk = Trunk(width, depth, num_heads, (-(-WINDOW // downsample), len(columns)), causal)
-        self.leave = nn.ModuleList(nn.Linear(width, len(c) * downsample) for c in columns)
+        self.rows = nn.Parameter(torch.randn(len(sizes), width) * 0.02)  # tells the parts apart
+        self.trunk = Trunk(width, depth, num_heads, (-(-WINDOW // downsample), len(sizes)), causal)
+        self.leave = nn.ModuleList(nn.Linear(width, size * downsample) for size in sizes)
 
     def forward(
         self, latents: Float[Tensor, "B t P C"], mask: Bool[Tensor, "B t"], memory: Memory | None = None
@@ -105,8 +99,7 @@ class TransformerDecoder(Decoder):
             leave(part).unflatten(-1, (self.downsample, -1))
             for leave, part in zip(self.leave, x.unbind(2), strict=True)
         ]
-        features = torch.cat(parts, dim=-1)[..., self.place] * mask[..., None, None]
-        return features.flatten(1, 2)
+        return (self.partition.join(parts) * mask[..., None, None]).flatten(1, 2)
 
 
 class Trunk(nn.Module):
