@@ -127,9 +127,11 @@ class _LinearCrossEntropy(Function):
             here = slice(start, start + chunk)
             rows, target = inputs[here], labels[here, None]
             for weight, bias, column in zip(weights, parts[1::2], columns, strict=True):
-                _product(rows, weight, out=scores[: len(rows), column])
+                out = scores[: len(rows), column]
+                for block in _blocks(weight):
+                    torch.mm(rows, weight[block].T, out=out[:, block])
                 if bias is not None:
-                    scores[: len(rows), column] += bias
+                    out += bias
             logits, slope = _rescaled(scores[: len(rows)], scale, cap)
             peak, best = logits.max(-1, keepdim=True)
             chosen = logits.gather(-1, target)
@@ -150,10 +152,9 @@ class _LinearCrossEntropy(Function):
                 products = (of_logits[:, column] @ weight for weight, column in zip(weights, columns, strict=True))
                 of_hidden[here] = sum(products)  # type: ignore[arg-type]
             for of_weight, of_bias, column in zip(of_parts[::2], of_parts[1::2], columns, strict=True):
-                if of_weight is not None and of_weight.dtype == dtype:
-                    of_weight.addmm_(of_logits[:, column].T, rows)
-                elif of_weight is not None:
-                    of_weight += of_logits[:, column].T @ rows
+                if of_weight is not None:
+                    for block in _blocks(of_weight):
+                        _add_product(of_weight[block], of_logits[:, column][:, block].T, rows)
                 if of_bias is not None:
                     of_bias += of_logits[:, column].sum(0)
         ctx.save_for_backward(of_hidden, *of_parts)
@@ -172,11 +173,17 @@ class _LinearCrossEntropy(Function):
         return (gradients[0], *[None] * 7, *gradients[1:])
 
 
-def _product(rows: Tensor, weight: Tensor, *, out: Tensor) -> None:
-    # A CPU is a fifth faster with a block of the table at a time; a GPU wants one product.
-    step = 1024 if weight.device.type == "cpu" else max(len(weight), 1)
-    for start in range(0, len(weight), step):
-        torch.mm(rows, weight[start : start + step].T, out=out[:, start : start + step])
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    if total.dtype == a.dtype:
+        total.addmm_(a, b)
+    else:
+        total += a @ b
+
+
+def _blocks(table: Tensor) -> list[slice]:
+    """Rows for one product: a CPU is up to twice as fast where a block stays in its cache, a GPU wants all at once."""
+    size = 1024 if table.device.type == "cpu" else max(len(table), 1)
+    return [slice(start, start + size) for start in range(0, len(table), size)]
 
 
 def _rescaled(scores: Tensor, scale: float, cap: float | None) -> tuple[Tensor, Tensor | None]:

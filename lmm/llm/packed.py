@@ -1,7 +1,7 @@
 """Linear layers laid out for decoding on a CPU.
 
 A decoding step multiplies few rows by every weight of the model, so it lasts as long as reading the weights does.
-oneDNN reads them up to twice as fast from its own blocked layout as from plain rows; `pack` puts them there once.
+oneDNN and MKL read them up to twice as fast from layouts of their own as from plain rows; `pack` puts them there once.
 Layers that are given the same input (query, key and value; gate and up) become one product. Results differ from those
 of the plain layers by rounding alone. Packed weights are opaque: the model cannot be trained, saved or moved any more.
 """
@@ -14,11 +14,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from lmm.llm.decoding import WIDE
 from lmm.llm.embedding import MotionHead, MotionLLM
 
 
 def pack(llm: MotionLLM) -> None:
-    """Lay out a model's linear layers and motion rows for decoding, in place.
+    """Lay out a model's linear layers and motion rows for decoding, in place, and let bfloat16 attend in float32.
 
     What cannot be packed stays as it is: layers that are not on the CPU or of a dtype that oneDNN lacks on this
     machine, quantized layers, and a head that shares its weight with the embedding. Packing twice changes nothing.
@@ -27,9 +28,13 @@ def pack(llm: MotionLLM) -> None:
         whole = PackedLinear([llm.llm.get_submodule(name) for name in names])  # type: ignore[misc]
         for index, name in enumerate(names):
             llm.llm.set_submodule(name, whole if len(names) == 1 else Share(whole, index))
-    head = llm.llm.get_output_embeddings()
-    if type(head) is MotionHead and can_pack(head.base.weight):
-        llm.llm.set_output_embeddings(PackedHead(head))
+    head, config = llm.llm.get_output_embeddings(), llm.llm.config
+    if type(head) is not MotionHead or not can_pack(head.base.weight):
+        return
+    llm.llm.set_output_embeddings(PackedHead(head))
+    narrow = head.base.weight.dtype != torch.float32
+    if narrow and config._attn_implementation == "sdpa" and llm.llm._supports_attention_backend:
+        llm.llm.set_attn_implementation(WIDE)
 
 
 def can_pack(weight: Tensor) -> bool:
@@ -40,6 +45,30 @@ def can_pack(weight: Tensor) -> bool:
     return weight.dtype == torch.float32 or bool(bf16)
 
 
+class PackedMatrix:
+    """A matrix in the layout of the library that multiplies by it fastest: oneDNN's, and for one float32 row MKL's too.
+
+    MKL reads its layout half as fast again in that case (and only in that), at the price of a second copy; it is made
+    when one row first comes.
+
+    Args:
+        weight: "O I".
+    """
+
+    def __init__(self, weight: Float[Tensor, "O I"]) -> None:
+        self.blocks = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
+        self.for_one_row: Tensor | None = None
+        self.shape = weight.new_empty(1).expand(weight.shape)  # MKL asks the matrix for its shape alone
+
+    def __call__(self, x: Float[Tensor, "*B I"], bias: Float[Tensor, " O"] | None) -> Float[Tensor, "*B O"]:
+        """W x + b."""
+        if x.numel() > x.shape[-1] or x.dtype != torch.float32 or not torch.backends.mkl.is_available():
+            return torch.ops.mkldnn._linear_pointwise(x, self.blocks, bias, "none", [], "")
+        if self.for_one_row is None:
+            self.for_one_row = torch.ops.mkl._mkl_reorder_linear_weight(self.blocks.to_dense(), 1)
+        return torch.ops.mkl._mkl_linear(x, self.for_one_row, self.shape, bias, 1)
+
+
 class PackedLinear(nn.Module):
     """Linear layers of one input; the output has theirs side by side.
 
@@ -47,25 +76,26 @@ class PackedLinear(nn.Module):
         layers: `nn.Linear` or GPT-2's `Conv1D`.
     """
 
-    weight: Tensor
-    bias: Tensor | None
-
     def __init__(self, layers: list[nn.Linear | Conv1D]) -> None:
         super().__init__()
         weights = [layer.weight.detach() if type(layer) is nn.Linear else layer.weight.detach().T for layer in layers]
-        biases = [
-            w.new_zeros(len(w)) if x.bias is None else x.bias.detach() for x, w in zip(layers, weights, strict=True)
-        ]
+        biases = [layer.bias for layer in layers]
         self.sizes = [len(weight) for weight in weights]
-        self.register_buffer("weight", reorder(torch.cat(weights)), persistent=False)
-        bias = None if all(layer.bias is None for layer in layers) else torch.cat(biases)
-        self.register_buffer("bias", bias, persistent=False)
+        self.matrix, self.bias = PackedMatrix(torch.cat(weights)), None
+        if any(bias is not None for bias in biases):
+            filled = [w.new_zeros(len(w)) if b is None else b.detach() for w, b in zip(weights, biases, strict=True)]
+            self.bias = torch.cat(filled)
         self.seen: Tensor | None = None
         self.outputs: tuple[Tensor, ...] = ()
 
+    @property
+    def weight(self) -> Tensor:
+        """Opaque (models look at its dtype and device)."""
+        return self.matrix.blocks
+
     def forward(self, x: Float[Tensor, "*B I"]) -> Float[Tensor, "*B O"]:
         """W x + b."""
-        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        return self.matrix(x, self.bias)
 
     def one(self, x: Float[Tensor, "*B I"], index: int) -> Float[Tensor, "*B o"]:
         """The output of one of the layers; those of the others are kept until the last of them is asked for."""
@@ -100,7 +130,7 @@ class Share(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """Of all layers (models look at its dtype)."""
+        """Of all layers."""
         return self.whole.weight
 
     def forward(self, x: Float[Tensor, "*B I"]) -> Float[Tensor, "*B o"]:
@@ -118,7 +148,7 @@ class PackedHead(MotionHead):
     def __init__(self, head: MotionHead) -> None:
         nn.Module.__init__(self)
         self.base, self.motion = head.base, head.motion
-        self.packed: dict[tuple[int, int], Tensor] = {}
+        self.packed: dict[tuple[int, int], PackedMatrix] = {}
 
     def motion_logits(self, hidden: Float[Tensor, "*B H"], rows: list[tuple[int, int]]) -> Float[Tensor, "*B R"]:
         """As `MotionHead.motion_logits`."""
@@ -126,13 +156,8 @@ class PackedHead(MotionHead):
 
     def _logits(self, hidden: Tensor, start: int, stop: int) -> Tensor:
         if (start, stop) not in self.packed:
-            self.packed[start, stop] = reorder(self.motion[start:stop].detach().to(hidden.dtype))
-        return torch.ops.mkldnn._linear_pointwise(hidden, self.packed[start, stop], None, "none", [], "")
-
-
-def reorder(weight: Float[Tensor, "O I"]) -> Tensor:
-    """The weight in oneDNN's layout, readable by its own operators alone."""
-    return torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
+            self.packed[start, stop] = PackedMatrix(self.motion[start:stop].detach().to(hidden.dtype))
+        return self.packed[start, stop](hidden, None)
 
 
 @torch.no_grad()

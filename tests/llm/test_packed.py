@@ -59,6 +59,18 @@ def test_another_input_is_never_answered_with_what_was_seen():
         torch.testing.assert_close(shares[index](x), linears[index](x), atol=1e-6, rtol=1e-6)
 
 
+@torch.no_grad()
+def test_a_second_copy_is_made_for_a_single_row_only():
+    layer = nn.Linear(8, 3)
+    whole = PackedLinear([layer])
+    for shape in ((5, 8), (2, 1, 8), (1, 8), (1, 1, 8), (8,), (0, 8)):
+        x = torch.randn(shape)
+        torch.testing.assert_close(whole(x), layer(x), atol=1e-6, rtol=1e-6)
+        assert (whole.matrix.for_one_row is None) == (
+            shape in ((5, 8), (2, 1, 8)) or not torch.backends.mkl.is_available()
+        )
+
+
 def test_samples_are_those_of_the_plain_model():
     prompts = make_prompts(6)
     for kind in ("gpt2", "llama"):
