@@ -159,6 +159,10 @@ class MotionLanguageModel(LightningModule, ABC):
         rows = partial(self.new_ids.rows, vocabulary=self.vocabulary)
         # it comes from disk in eval mode
         self.llm = MotionLLM(llm, self.vocabulary.num_new, draw=rows).train(self.training)
+        head: Any = llm.get_output_embeddings()
+        embedding: Any = llm.get_input_embeddings()
+        if self.sequences.motion_rows and head.base.weight is not embedding.base.weight:
+            head.base.requires_grad_(False)  # no loss looks at it, and DDP refuses what has no gradient
         self.prompts = Prompts(
             text_tokenizer,
             self.vocabulary,

@@ -17,6 +17,7 @@ from lmm.llm.drawing import Drawing
 from lmm.llm.full import FullFinetune
 from lmm.llm.generation import generate
 from lmm.llm.lora import LoRAFinetune
+from lmm.llm.options import Sequences
 from lmm.motion.motion import Motion
 from lmm.training import Optimization, StepSeed, load_module
 from tests.llm.conftest import checkpoint_of, make_batch
@@ -350,3 +351,24 @@ def test_optimizers_with_8_bits_train_and_resume(backbones, tokenizer_file, opti
     fit(resumed, 3, ckpt_path=tmp_path / "two.ckpt")
     for name, value in straight.llm.named_parameters():
         assert torch.equal(value, resumed.llm.get_parameter(name)), name
+
+
+def test_motion_among_motion_alone(backbones, tokenizer_file):
+    options = {"loss_on_text": False, "sequences": Sequences(motion_rows=True)}
+    model = make_model("full", tokenizer_file, backbones["llama"], **options)
+    fit(model, 1)
+    head = model.llm.llm.get_output_embeddings()
+    assert not head.base.weight.requires_grad and head.motion.requires_grad
+    batch, rows = make_batch(), []
+    model.log = lambda *_, **__: None
+    loss, _ = model._loss("train", batch, [None] * 4)
+    for text, tokens, mask in zip(batch.texts, batch.tokens, batch.mask, strict=True):
+        sample = model.prompts.sample(text, tokens[mask], None)
+        logits = model.llm.llm(sample.ids[None]).logits[0, :-1, model.vocabulary.base_size :]
+        labels = (sample.ids - model.vocabulary.base_size)[1:]
+        rows.append(
+            torch.nn.functional.cross_entropy(logits, labels.clamp_min(0), reduction="none")[sample.labelled[1:]]
+        )
+    assert float(loss.detach()) == pytest.approx(float(torch.cat(rows).mean()), abs=1e-5)
+    with pytest.raises(ValueError, match=r"loss_on_text to false"):
+        make_model("full", tokenizer_file, backbones["llama"], sequences=Sequences(motion_rows=True))
