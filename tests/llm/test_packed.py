@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from lmm.llm import packed
+from lmm.llm.decoding import DecodingBatch
 from lmm.llm.embedding import MotionLLM
 from lmm.llm.packed import PackedLinear, can_pack, pack
 from tests.llm.conftest import VOCABULARY, make_llm
@@ -91,6 +92,25 @@ def test_bfloat16_with_float32_motion_rows():
         model.llm.get_output_embeddings().motion.data = model.llm.get_output_embeddings().motion.data.float()
     ids = torch.randint(0, VOCABULARY, (3, 7))
     torch.testing.assert_close(other(ids, None, rows=[(1, 20)]), plain(ids, None, rows=[(1, 20)]), atol=0.02, rtol=0.02)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_bfloat16_attends_in_float32(kind):
+    if not can_pack(torch.zeros(1, dtype=torch.bfloat16)):
+        pytest.skip("no bfloat16 here")
+    plain, other = make_packed(kind, torch.bfloat16)
+    batches = [DecodingBatch(model, make_prompts(5), room=6) for model in (plain.float(), other)]
+    for step in range(6):
+        exact, ours = (batch.logits([(1, 20)]) for batch in batches)
+        torch.testing.assert_close(ours, exact, atol=0.02, rtol=0.02)
+        if step == 3:
+            for batch in batches:
+                batch.keep([4, 0])
+            exact = exact[[4, 0]]
+        for batch in batches:
+            batch.append(exact.argmax(-1) + VOCABULARY + 1)
+    assert {layer.keys.dtype for layer in batches[1].cache.layers} == {torch.float32}
 
 
 def test_packed_weights_say_that_they_cannot_move():
