@@ -123,7 +123,7 @@ def run(task: tuple[argparse.Namespace, str, int, int]) -> str:
     model = words(kind, bits, arguments.width)
     first, rest = model[:2], model[2:]  # its YAML comes before the overlay, what is typed after it
     inside, outside = (source(arguments.data, 0), source(arguments.out_of_domain, 1))
-    seeds = ["--seed_everything", str(seed), "--data.seed", str(seed)]
+    seeds = ["--seed_everything", str(seed)]
     root = "--trainer.default_root_dir"
     quiet = ["--trainer.enable_progress_bar", "false"]
     fit = [*first, *inside, *rest, *cache, *seeds, *quiet, root, str(folder / "run")]

@@ -84,14 +84,22 @@ class LmmCLI(LightningCLI):
     def _folder(self) -> Path:
         return Path(self._settings.trainer.default_root_dir or "runs/unnamed")
 
+    @property
+    def _seed(self) -> int:
+        seed = self._settings.get("seed_everything")
+        return 0 if isinstance(seed, bool) or seed is None else seed
+
     def before_instantiate_classes(self) -> None:
-        """Resolve ``--ckpt_path`` to a file and check what it holds."""
+        """Resolve ``--ckpt_path`` to a file and check what it holds; draws of the data follow ``--seed_everything``."""
         settings, last = self._settings, last_checkpoint(self._folder)
         if settings.get("ckpt_path") in ("last", None) and (self.subcommand != "fit" or settings.get("ckpt_path")):
             if not last.exists():
                 raise ValueError(f"there is no checkpoint at {last}; train first (`lmm fit`) or give --ckpt_path FILE")
             settings.ckpt_path = str(last)
         settings.weights_only = True  # no pickle from strangers
+        data: Any = settings.data.get("init_args") or {}
+        if "seed" in data and data.seed is None:
+            data.seed = self._seed
         path = settings.get("ckpt_path")
         if path and not Path(path).exists():
             raise ValueError(f"--ckpt_path {path}: there is no such file")
@@ -101,8 +109,7 @@ class LmmCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add the callbacks and the logger that make the run's folder."""
         folder = self._folder
-        seed = self._settings.get("seed_everything")
-        ours: list[Any] = [StepSeed(0 if isinstance(seed, bool) or seed is None else seed)]
+        ours: list[Any] = [StepSeed(self._seed)]
         if self.subcommand == "fit":
             ours.append(LastCheckpoint(folder, self._settings.save_every))
             if isinstance(self.model, MotionLanguageModel):

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from lightning.pytorch import Callback
 
 import lmm.cli as lmm_cli
@@ -249,6 +250,13 @@ def test_ckpt_path_last_resumes_and_a_new_run_moves_the_old_one_aside(place, mon
     fit_tokenizer(monkeypatch, "vq")
     assert torch.load("runs/tokenizer_vq~1/checkpoints/last.ckpt", weights_only=True)["global_step"] == 6
     assert "runs/tokenizer_vq~1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("more, seed", [({}, 5), ({"data.seed": 2}, 2)])
+def test_one_seed_for_all_unless_the_data_has_its_own(place, more, seed, monkeypatch):
+    fit_tokenizer(monkeypatch, "vq", seed_everything=5, **more)
+    config = yaml.safe_load(Path("runs/tokenizer_vq/config.yaml").read_text())
+    assert (config["seed_everything"], config["data"]["init_args"]["seed"]) == (5, seed)
 
 
 def test_the_command_line_wins_over_the_checkpoint(place, monkeypatch):

@@ -42,7 +42,7 @@ class MotionDataModule(LightningDataModule):
         batch_size: items in a batch, in training and elsewhere.
         num_workers: loading processes; reading the packed store is so cheap that 0 is often fastest.
         cache: folder for packed data; may be deleted at any time.
-        seed: of the order, the windows and the captions drawn.
+        seed: of the order, the windows and the captions drawn; None for ``seed_everything``, and 0 in plain Python.
         test_split: the split that ``test`` judges by, such as "unseen".
     """
 
@@ -55,7 +55,7 @@ class MotionDataModule(LightningDataModule):
         batch_size: int = 256,
         num_workers: int = 0,
         cache: str = "runs/cache",
-        seed: int = 0,
+        seed: int | None = None,
         test_split: str = "test",
     ) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class MotionDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.cache = Path(cache)
-        self.seed = seed
+        self.seed = seed or 0
         self.test_split = test_split
         self.encoding: Callable[[], Encoding] | None = None
         self._store: MotionStore | None = None

@@ -169,7 +169,7 @@ class TokenDataModule(MotionDataModule):
         batch_size: items in a batch.
         num_workers: loading processes.
         cache: folder for packed motions; may be deleted at any time.
-        seed: of the order and the captions drawn.
+        seed: of the order and the captions drawn; None for ``seed_everything``, and 0 in plain Python.
         test_split: the split that ``test`` judges by, such as "unseen".
         require_captions: refuse data with clips that have no caption; without it they come with the caption "", for
             tasks that need none.
@@ -184,7 +184,7 @@ class TokenDataModule(MotionDataModule):
         batch_size: int = 32,
         num_workers: int = 0,
         cache: str = "runs/cache",
-        seed: int = 0,
+        seed: int | None = None,
         test_split: str = "test",
         require_captions: bool = True,
     ) -> None:
