@@ -147,7 +147,8 @@ class MotionSampler:
         eos = self.prompts.tokenizer.eos_token_id
         if eos is None:
             raise ValueError("the text tokenizer has no end of sequence, so a caption would never end")
-        asked = [self.prompts.ask(MotionToText(), TaskInput(tokens=self.tokens(motion)))[0] for motion in motions]
+        task = next((task for task in self.prompts.tasks if isinstance(task, MotionToText)), MotionToText())
+        asked = [self.prompts.ask(task, TaskInput(tokens=self.tokens(motion)))[0] for motion in motions]
         with _evaluating(self.llm):
             answers = generate_text(
                 self.llm,

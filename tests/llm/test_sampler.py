@@ -179,6 +179,18 @@ def test_a_caption_is_the_greedy_answer_to_the_motion():
         sampler.describe(motions)
 
 
+def test_a_motion_is_described_in_the_words_that_were_trained(tmp_path, monkeypatch):
+    file = tmp_path / "mine.yaml"
+    file.write_text('answer: "{caption}"\ntemplates:\n  - "What is this? {motion}"\n')
+    sampler = make_sampler(tasks=(TextToMotion(), MotionToText(templates=str(file))))
+    asked = []
+    monkeypatch.setattr(
+        sampler.prompts, "ask", lambda task, clip: asked.append(task) or Prompts.ask(sampler.prompts, task, clip)
+    )
+    sampler.describe(sampler.motions(["a"], [0], seconds=1.0), max_ids=2)
+    assert [task.templates for task in asked if isinstance(task, MotionToText)] == [str(file)]
+
+
 def random_tokens(sampler: MotionSampler, steps: int, seed: int = 0) -> torch.Tensor:
     spec, draw = sampler.vocabulary.spec, torch.Generator().manual_seed(seed)
     return torch.randint(0, spec.codebook_size, (steps, spec.codes_per_step), generator=draw)
