@@ -7,7 +7,6 @@ are taken), the statistics (their own pair must be given), and the EMA state, wh
 choose moves by about n/800 of the way to their mean, and one that no batch chooses is replaced after about 200.
 """
 
-import hashlib
 import re
 import warnings
 import zipfile
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor
 
 from lmm.motion.arrays import Stub, read_npy
+from lmm.motion.published import HUMANML3D, published_pair
 from lmm.motion.representations import HumanML3DFeatures, KITFeatures
 from lmm.tokenizers.base import MotionTokenizer
 from lmm.tokenizers.quantizers.codebook import Codebook
@@ -46,15 +46,6 @@ _PEERS = (
     _Peer("MoMask", "net"),
     _Peer("MotionGPT", "state_dict", "vae.", ("lm.", "metrics.", "_losses.")),
 )
-_OWN, _T2M, _KIT = "HumanML3D's own pair", "the evaluator's pair (t2m)", "the evaluator's pair (KIT)"
-_SHA256 = {
-    "26e136555dab04c94a129d446c26e6b9939cbf045fbf77bcf5462c1fb5a2001c": ("mean", _OWN),
-    "6565a65ed9b31e23c328829a309e1c482be8b85fd23b43d65451a9b19a917f40": ("std", _OWN),
-    "0bdb5ba69a3a9e34d71990db15bc535ebc024c8d95ddb5574196f96058faa7d3": ("mean", _T2M),
-    "6a5f7d60301c9465972fc225f8ad0ee8f957e7720431189123eb6d15873a9557": ("std", _T2M),
-    "9e23fac51db2215ab5666324226be48f27efd6a6e7b22ebd17c28e0f056a7c22": ("mean", _KIT),
-    "296a60656cea07e65ee64512d73d47c0412df0698b35194116330661be32fa90": ("std", _KIT),
-}
 
 
 def import_tokenizer(file: str, output: str, *, mean: str, std: str) -> None:
@@ -86,7 +77,7 @@ def import_tokenizer(file: str, output: str, *, mean: str, std: str) -> None:
         f"{path}: {peer.name}'s tokenizer of {representation.dim} features\n"
         f"  {parameters:,} parameters, {spec.codebook_size} codes, {spec.num_levels} level"
         f"{'s' if spec.num_levels > 1 else ''}, {spec.downsample} frames a step\n"
-        f"  statistics: {_whose(Path(mean), Path(std)) or 'a pair that is not among the published ones'}\n"
+        f"  statistics: {published_pair(Path(mean), Path(std)) or 'a pair that is not among the published ones'}\n"
         f"next: lmm reconstruct clip.npy --model {path} -o pair.html\n"
         f"      lmm fit --config llm_lora.yaml --config {data} --model.tokenizer {path} "
         f"--data.tokens {path.with_suffix('') / 'tokens'}"
@@ -267,9 +258,9 @@ def _refuse(wrong: list[str], peer: _Peer, path: Path) -> None:
 
 def _set_statistics(tokenizer: MotionTokenizer, peer: _Peer, mean: Path, std: Path) -> None:
     pair = [torch.from_numpy(read_npy(file).astype(np.float64)) for file in (mean, std)]
-    if _whose(mean, std) == _OWN:
+    if published_pair(mean, std) == HUMANML3D:
         warnings.warn(
-            f"{mean} and {std} are {_OWN}, but {peer.name} was published in the evaluator's statistics, whose "
+            f"{mean} and {std} are {HUMANML3D}, but {peer.name} was published in the evaluator's statistics, whose "
             "deviations of root and contacts are 25 times smaller: unless you trained it yourself otherwise, give the "
             "pair in its meta folder",
             stacklevel=3,
@@ -278,18 +269,3 @@ def _set_statistics(tokenizer: MotionTokenizer, peer: _Peer, mean: Path, std: Pa
         tokenizer.representation.set_statistics(*pair)
     except ValueError as error:
         raise ValueError(f"{mean}, {std}: {error}; give the pair that the tokenizer was trained with") from None
-
-
-def _whose(mean: Path, std: Path) -> str:
-    """Which published pair two files are; empty if either is none of them.
-
-    Raises:
-        ValueError: they are exchanged, or of two pairs.
-    """
-    found = [_SHA256.get(hashlib.sha256(file.read_bytes()).hexdigest(), ("", "")) for file in (mean, std)]
-    (first, mine), (second, other) = found
-    if first == "std" or second == "mean":
-        raise ValueError(f"mean {mean} and std {std} are exchanged")
-    if mine and other and mine != other:
-        raise ValueError(f"{mean} is from {mine}, {std} from {other}; give two files of one pair")
-    return mine if mine and other else ""
