@@ -7,8 +7,9 @@ PACKAGE = Path(__file__).resolve().parent.parent / "lmm"
 FLOORS = [
     {"motion", "batch", "training", "runs", "command_line", "__init__"},
     {"data", "metrics", "render"},
-    {"tokenizers", "writers"},
+    {"tokenizers", "evaluators", "writers"},
     {"llm"},
+    {"evaluation"},
     {"cli", "commands", "language", "convert", "data_import", "demo"},
     {"__main__"},
 ]
