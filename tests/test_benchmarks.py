@@ -17,6 +17,7 @@ BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
         ("features.py", ["--clips", "2", "--repeats", "1"]),
         ("quantizers.py", ["--scale", "0.01", "--repeats", "1"]),
         ("motion_tokenizers.py", ["--width", "32", "--clips", "8", "--repeats", "1"]),
+        ("metrics.py", ["--motions", "320", "--dim", "16", "--repeats", "1"]),
         ("llm.py", ["--layers", "1", "--width", "64", "--repeats", "1", "--scale", "0.01"]),
     ],
 )
