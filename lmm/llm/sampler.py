@@ -7,11 +7,11 @@ features and their representation into a `Motion`.
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -77,7 +77,6 @@ class MotionSampler:
             motions += self.motions(list(captions), list(seeds), seconds=seconds, drawing=drawing)
         return [motions[i * num_samples : (i + 1) * num_samples] for i in range(len(texts))]
 
-    @torch.no_grad()
     def motions(
         self,
         texts: list[str],
@@ -87,19 +86,32 @@ class MotionSampler:
         drawing: Drawing = Drawing(),  # noqa: B008 - immutable
     ) -> list[Motion]:
         """One motion of each caption and seed, sampled together; arguments as `text_to_motion`."""
-        fewest, most, frames = self._bounds(seconds)
+        features = self.features(texts, seeds, seconds=[seconds] * len(texts), drawing=drawing)
+        return [to_motion(self.motion_tokenizer, each) for each in features]
+
+    @torch.no_grad()
+    def features(
+        self,
+        texts: list[str],
+        seeds: list[int],
+        *,
+        seconds: Sequence[float | None],
+        drawing: Drawing = Drawing(),  # noqa: B008 - immutable
+    ) -> list[Float[Tensor, "_T D"]]:
+        """Raw features of one motion of each caption, seed and duration, sampled together."""
+        bounds = [self._bounds(each) for each in seconds]
         with _evaluating(self.llm):
             grids = generate(
                 self.llm,
                 self.vocabulary,
-                prompts=[self.prompts.prompt(text, seconds=seconds) for text in texts],
-                min_steps=[fewest] * len(texts),
-                max_steps=[most] * len(texts),
+                prompts=[self.prompts.prompt(text, seconds=each) for text, each in zip(texts, seconds, strict=True)],
+                min_steps=[fewest for fewest, _, _ in bounds],
+                max_steps=[most for _, most, _ in bounds],
                 seeds=seeds,
-                unguided=[self.prompts.prompt("", seconds=seconds)] * len(texts),
+                unguided=[self.prompts.prompt("", seconds=each) for each in seconds],
                 **drawing._asdict(),
             )
-        return self._decode(grids, frames)
+        return self._decode(grids, [frames for _, _, frames in bounds])
 
     def stream(
         self,
@@ -129,7 +141,6 @@ class MotionSampler:
         )
         return MotionStream(self.motion_tokenizer, _evaluated(self.llm, steps), frames=frames)
 
-    @torch.no_grad()
     def describe(
         self, motions: list[Motion], *, max_ids: int = 64, seed: int = 0, drawing: Drawing = LIKELIEST
     ) -> list[str]:
@@ -144,11 +155,19 @@ class MotionSampler:
         Raises:
             ValueError: a motion that the representation is not defined for, or a text tokenizer without an end.
         """
+        seeds = [seed_of(f"{seed}/{number}") for number in range(len(motions))]
+        return self.captions([self.tokens(motion) for motion in motions], seeds, max_ids=max_ids, drawing=drawing)
+
+    @torch.no_grad()
+    def captions(
+        self, tokens: list[Int[Tensor, "_t K"]], seeds: list[int], *, max_ids: int = 64, drawing: Drawing = LIKELIEST
+    ) -> list[str]:
+        """Captions of motions that are tokens already, with a seed of each motion's own; see `describe`."""
         eos = self.prompts.tokenizer.eos_token_id
         if eos is None:
             raise ValueError("the text tokenizer has no end of sequence, so a caption would never end")
         task = next((task for task in self.prompts.tasks if isinstance(task, MotionToText)), MotionToText())
-        asked = [self.prompts.ask(task, TaskInput(tokens=self.tokens(motion)))[0] for motion in motions]
+        asked = [self.prompts.ask(task, TaskInput(tokens=each))[0] for each in tokens]
         with _evaluating(self.llm):
             answers = generate_text(
                 self.llm,
@@ -156,7 +175,7 @@ class MotionSampler:
                 asked,
                 max_ids=max_ids,
                 eos=eos,
-                seeds=[seed_of(f"{seed}/{number}") for number in range(len(motions))],
+                seeds=seeds,
                 temperature=drawing.temperature,
                 top_k=drawing.top_k,
                 top_p=drawing.top_p,
@@ -164,7 +183,6 @@ class MotionSampler:
         captions = self.prompts.tokenizer.batch_decode([a.tolist() for a in answers], skip_special_tokens=True)
         return [caption.strip() for caption in captions]
 
-    @torch.no_grad()
     def complete(
         self,
         task: Task,
@@ -186,6 +204,20 @@ class MotionSampler:
         Raises:
             ValueError: a clip that lacks what the task needs, or another task.
         """
+        seeds = [seed_of(f"{seed}/{row}") for row in range(len(clips))]
+        features = self.completed_features(task, clips, seeds, drawing=drawing)
+        return [to_motion(self.motion_tokenizer, each) for each in features]
+
+    @torch.no_grad()
+    def completed_features(
+        self,
+        task: Task,
+        clips: list[TaskInput],
+        seeds: list[int],
+        *,
+        drawing: Drawing = Drawing(),  # noqa: B008 - immutable
+    ) -> list[Float[Tensor, "_T D"]]:
+        """Raw features of what `complete` makes, with a seed of each clip's own."""
         if not isinstance(task, Continuation | InBetween | PartCompletion):
             raise ValueError(f"{type(task).__name__} completes nothing; use Continuation, InBetween or PartCompletion")
         questions = [self.prompts.ask(task, clip) for clip in clips]
@@ -200,13 +232,13 @@ class MotionSampler:
                     prompts=[questions[row][0] for row in rows],
                     min_steps=[bounds[row][0] for row in rows],
                     max_steps=[bounds[row][1] for row in rows],
-                    seeds=[seed_of(f"{seed}/{row}") for row in rows],
+                    seeds=[seeds[row] for row in rows],
                     slots=slots,
                     unguided=[self.prompts.ask(task, clips[row]._replace(caption=""))[0] for row in rows],
                     **drawing._asdict(),
                 )
             whole |= {row: self._join(task, clips[row], a, slots) for row, a in zip(rows, answers, strict=True)}
-        return self._decode([whole[row] for row in range(len(clips))], None)
+        return self._decode([whole[row] for row in range(len(clips))], [None] * len(clips))
 
     @torch.no_grad()
     def tokens(self, motion: Motion) -> Int[Tensor, "t K"]:
@@ -254,12 +286,11 @@ class MotionSampler:
         """Whether the words of inference ask for the whole motion, with what is given once more."""
         return "{motion}" in fillable(task, frozenset(task.question(clip, self.vocabulary.spec)))[0].answer
 
-    def _decode(self, grids: list[Tensor], frames: int | None) -> list[Motion]:
+    def _decode(self, grids: list[Tensor], frames: Sequence[int | None]) -> list[Tensor]:
         tokenizer = self.motion_tokenizer
         tokens = pad_sequence(grids, batch_first=True, padding_value=-1).to(tokenizer.device)
-        lengths = [len(grid) * tokenizer.downsample if frames is None else frames for grid in grids]
-        decoded = zip(tokenizer.decode(tokens), lengths, strict=True)
-        return [to_motion(tokenizer, features[:length]) for features, length in decoded]
+        lengths = [len(grid) * tokenizer.downsample if n is None else n for grid, n in zip(grids, frames, strict=True)]
+        return [rows[:length] for rows, length in zip(tokenizer.decode(tokens), lengths, strict=True)]
 
 
 def seed_of(key: str) -> int:
