@@ -9,9 +9,8 @@ import importlib
 import inspect
 import os
 import sys
-from pathlib import Path
 
-from lmm.command_line import call, plain_words
+from lmm.command_line import call, config_names, find_configs, plain_words
 
 VERBS = {
     "fit": ("lmm.cli:main", "train a tokenizer or a language model: lmm fit --config tokenizer_vq.yaml"),
@@ -22,6 +21,8 @@ VERBS = {
     "describe": ("lmm.language:describe", "say what a motion shows: lmm describe walk.bvh"),
     "export": ("lmm.llm.export:export", "for other programs, or a small adapter: lmm export MODEL -o FOLDER"),
     "consolidate": ("lmm.llm.sharding:consolidate", "one file of a sharded checkpoint: lmm consolidate FOLDER -o FILE"),
+    "evaluate": ("lmm.evaluation.evaluate:evaluate", "score folders of motions from any system beside real motion"),
+    "audit-evaluator": ("lmm.evaluation.audit:audit_evaluator", "measure an evaluator before it is trusted"),
     "reconstruct": ("lmm.commands:reconstruct", "see what a tokenizer keeps: lmm reconstruct walk.npz -o walk.html"),
     "render": ("lmm.commands:render", "draw motion files: lmm render walk.npz -o walk.html"),
     "convert": ("lmm.convert:convert", "from any motion format to any other: lmm convert walk.bvh walk.glb"),
@@ -79,46 +80,6 @@ def usage() -> str:
         ["usage: lmm VERB [options]        (lmm VERB --help tells a verb's options)", "", *lines, "", "configs: "]
         + [f"  {name}" for name in config_names()]
     )
-
-
-def config_folders() -> list[Path]:
-    """Where configs are looked up, nearest first."""
-    package = Path(__file__).resolve().parent
-    folders = [Path.cwd(), *map(Path, filter(None, os.environ.get("LMM_CONFIG_PATH", "").split(os.pathsep)))]
-    folders += [Path.cwd() / "configs", package / "configs", package.parent / "configs"]
-    return list(dict.fromkeys(folders))
-
-
-def config_names() -> list[str]:
-    """Names of the shipped configs."""
-    shipped = next((f for f in config_folders()[::-1] if f.name == "configs" and f.is_dir()), None)
-    return sorted(str(f.relative_to(shipped)) for f in shipped.rglob("*.yaml")) if shipped else []
-
-
-def find_config(name: str) -> str:
-    """Absolute path of a config given by path or by name, with or without ``.yaml``.
-
-    Raises:
-        ValueError: nothing of that name anywhere; close names are told.
-    """
-    for folder in config_folders():
-        for candidate in (folder / name, folder / f"{name}.yaml"):
-            if candidate.is_file():
-                return str(candidate.resolve())
-    near = difflib.get_close_matches(name, config_names(), n=3, cutoff=0.4)
-    places = ", ".join(str(f) for f in config_folders() if f.is_dir())
-    raise ValueError(f"no config {name!r} in {places}" + (f"; did you mean {' or '.join(near)}?" if near else ""))
-
-
-def find_configs(words: list[str]) -> list[str]:
-    """Replace the value of every ``-c``/``--config`` by the file it names."""
-    out = list(words)
-    for i, word in enumerate(words):
-        if word in ("-c", "--config") and i + 1 < len(words):
-            out[i + 1] = find_config(words[i + 1])
-        elif word.startswith("--config="):
-            out[i] = f"--config={find_config(word.removeprefix('--config='))}"
-    return out
 
 
 if __name__ == "__main__":

@@ -1,5 +1,9 @@
-"""Words of a command line: how they are spelled, and how a typed function is run by them. Never imports torch."""
+"""Words of a command line: how they are spelled, what files they name, how a typed function is run by them.
 
+Never imports torch.
+"""
+
+import difflib
 import inspect
 import os
 from collections.abc import Callable, Collection
@@ -69,3 +73,43 @@ def output_path(name: str, endings: tuple[str, ...]) -> Path:
     if not os.access(path.parent, os.W_OK):
         raise ValueError(f"-o {name}: {path.parent.resolve()} is not writable")
     return path
+
+
+def config_folders() -> list[Path]:
+    """Where configs are looked up, nearest first."""
+    package = Path(__file__).resolve().parent
+    folders = [Path.cwd(), *map(Path, filter(None, os.environ.get("LMM_CONFIG_PATH", "").split(os.pathsep)))]
+    folders += [Path.cwd() / "configs", package / "configs", package.parent / "configs"]
+    return list(dict.fromkeys(folders))
+
+
+def config_names() -> list[str]:
+    """Names of the shipped configs."""
+    shipped = next((f for f in config_folders()[::-1] if f.name == "configs" and f.is_dir()), None)
+    return sorted(str(f.relative_to(shipped)) for f in shipped.rglob("*.yaml")) if shipped else []
+
+
+def find_config(name: str) -> str:
+    """Absolute path of a config given by path or by name, with or without ``.yaml``.
+
+    Raises:
+        ValueError: nothing of that name anywhere; close names are told.
+    """
+    for folder in config_folders():
+        for candidate in (folder / name, folder / f"{name}.yaml"):
+            if candidate.is_file():
+                return str(candidate.resolve())
+    near = difflib.get_close_matches(name, config_names(), n=3, cutoff=0.4)
+    places = ", ".join(str(f) for f in config_folders() if f.is_dir())
+    raise ValueError(f"no config {name!r} in {places}" + (f"; did you mean {' or '.join(near)}?" if near else ""))
+
+
+def find_configs(words: list[str]) -> list[str]:
+    """Replace the value of every ``-c``/``--config`` by the file it names."""
+    out = list(words)
+    for i, word in enumerate(words):
+        if word in ("-c", "--config") and i + 1 < len(words):
+            out[i + 1] = find_config(words[i + 1])
+        elif word.startswith("--config="):
+            out[i] = f"--config={find_config(word.removeprefix('--config='))}"
+    return out

@@ -15,8 +15,7 @@ import yaml
 from lightning.pytorch import Callback
 
 import lmm.cli as lmm_cli
-from lmm.__main__ import find_config
-from lmm.command_line import with_flags
+from lmm.command_line import find_config, with_flags
 from lmm.motion.cleanup import clean_up
 from lmm.motion.files import load_motion
 from lmm.runs import LastCheckpoint, claim

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lmm.__main__ import find_config
+from lmm.command_line import find_config
 from lmm.evaluators import Evaluator, GuoEvaluator, load_evaluator
 from lmm.motion import published
 from lmm.motion.representations import HumanML3DFeatures, KITFeatures
