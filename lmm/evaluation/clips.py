@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import yaml
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lmm.command_line import find_config
@@ -112,13 +112,16 @@ def embed_motions(evaluator: Evaluator, features: list[Float[Tensor, "_T D"]]) -
     order = sorted(range(len(features)), key=lambda i: -frames[i])
     for first in range(0, len(order), BATCH):
         batch = order[first : first + BATCH]
-        lengths = torch.tensor([frames[i] for i in batch])
-        mask = torch.arange(int(lengths[0])) < lengths[:, None]
-        padded = torch.zeros(*mask.shape, features[0].shape[-1])
-        for row, i in enumerate(batch):
-            padded[row, : frames[i]] = features[i][: frames[i]]
+        padded, mask = together([features[i][: frames[i]] for i in batch])
         points[batch] = evaluator.embed_motions(padded.to(evaluator.device), mask.to(evaluator.device)).double().cpu()
     return points
+
+
+def together(features: list[Float[Tensor, "_T D"]]) -> tuple[Float[Tensor, "B T D"], Bool[Tensor, "B T"]]:
+    """Clips in one batch, zeros behind their ends, and where they are real."""
+    lengths = torch.tensor([len(rows) for rows in features])
+    padded = torch.nn.utils.rnn.pad_sequence(features, batch_first=True)
+    return padded, torch.arange(padded.shape[1]) < lengths[:, None]
 
 
 @torch.no_grad()

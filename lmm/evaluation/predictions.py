@@ -149,18 +149,23 @@ class Predictions:
         return _encode(file, motion, representation)
 
     def _from_features(self, file: Path, array: Tensor, representation: MotionRepresentation) -> Tensor:
-        mine = representation if self.record.representation is None else self._own
+        mine = representation if self._own is None else self._own
         if array.shape[1] != mine.dim:
             raise ValueError(
                 f"{file} has {array.shape[1]} features a frame, {mine.settings} has {mine.dim}; give joints (T, J, 3), "
                 "or say what the features are in predictions.json"
             )
-        return array if mine.settings == representation.settings else _encode(file, mine.decode(array), representation)
+        same = mine is representation or self._own_settings == representation.settings
+        return array if same else _encode(file, mine.decode(array), representation)
 
     @cached_property
-    def _own(self) -> MotionRepresentation:
-        assert self.record.representation is not None
-        return build_representation(self.record.representation, self.folder / _RECORD)
+    def _own(self) -> MotionRepresentation | None:
+        own = self.record.representation
+        return None if own is None else build_representation(own, self.folder / _RECORD)
+
+    @cached_property
+    def _own_settings(self) -> str:
+        return self._own.settings if self._own else ""
 
     def _read_record(self, name: str | None, task: str | None) -> Record:
         file = self.folder / _RECORD

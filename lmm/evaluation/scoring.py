@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lmm.data.sources.base import MotionSource
 from lmm.data.store import MotionStore
-from lmm.evaluation.clips import embed_motions, embed_texts
+from lmm.evaluation.clips import BATCH, embed_motions, embed_texts, together
 from lmm.evaluation.predictions import Predictions
 from lmm.evaluation.protocol import Pass, Protocol, draw_pass
 from lmm.evaluators.base import Evaluator
@@ -64,6 +64,7 @@ class Judge:
             )
         self.lengths = self.store.lengths[self.indices].astype(np.int64)
         self._points: dict[int, tuple[Tensor, Tensor]] = {}
+        self._references: dict[int, Gaussian] = {}
         self.draw(0)
 
     def draw(self, number: int) -> Pass:
@@ -113,7 +114,9 @@ class Judge:
         return self._points[number]
 
     def _reference(self, repeat: int) -> Gaussian:
-        return gaussian(self._real_points(repeat)[1])
+        if repeat not in self._references:  # kept for all rows: embedding is what takes the time
+            self._references[repeat] = gaussian(self._real_points(repeat)[1])
+        return self._references[repeat]
 
     def _figures(self, texts: Tensor, motions: Tensor, repeat: int) -> dict[str, float]:
         """What an evaluator says of pairs, whole pools of them."""
@@ -134,9 +137,10 @@ class Judge:
         """Of whole motions."""
         representation = self.evaluator.representation
         metric = Physics(representation.skeleton, representation.fps)
-        for rows in features:
-            joints = representation.to_joints(rows[None].to(self.evaluator.device)).cpu()
-            metric.update(joints, torch.ones(joints.shape[:2], dtype=torch.bool))
+        features = sorted(features, key=len)  # little padding
+        for first in range(0, len(features), BATCH):
+            padded, mask = together(features[first : first + BATCH])
+            metric.update(representation.to_joints(padded.to(self.evaluator.device)).cpu(), mask)
         return {name: float(value) for name, value in metric.compute().items()}
 
 
