@@ -1,4 +1,4 @@
-"""The clips that an audit looks at, and an evaluator's points of them: float64 "N E", on the CPU."""
+"""The clips that are judged, and an evaluator's points of them: float64 "N E", on the CPU."""
 
 from pathlib import Path
 from typing import NamedTuple

@@ -100,7 +100,7 @@ class Predictions:
         return [name for name in ids if any(name not in files for files in self._files)]
 
     def motion(self, repeat: int, name: str, representation: MotionRepresentation) -> Float[Tensor, "T D"]:
-        """Features of a prediction, as another representation has them where need be.
+        """Features of a prediction, in a representation.
 
         Raises:
             ValueError: a file that cannot be read, NaN, or a motion that the representation is not defined for.
@@ -229,11 +229,8 @@ class PredictionWriter:
 
 def describe_representation(representation: MotionRepresentation) -> dict[str, Any]:
     """Class and arguments, as `build_representation` takes them."""
-    arguments = inspect.signature(type(representation)).parameters
-    return {
-        "class_path": type(representation).__name__,
-        "init_args": {name: getattr(representation, name) for name in arguments},
-    }
+    arguments = {name: getattr(representation, name) for name in inspect.signature(type(representation)).parameters}
+    return {"class_path": type(representation).__name__, "init_args": arguments}
 
 
 def build_representation(description: Mapping[str, Any], where: str | Path) -> MotionRepresentation:
