@@ -11,6 +11,8 @@ import pytest
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    BertConfig,
+    BertModel,
     Gemma3TextConfig,
     GemmaConfig,
     GPT2Config,
@@ -20,7 +22,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from lmm.__main__ import config_names
+from lmm.command_line import config_names
 from lmm.llm.backbone import EmbeddedBackbone
 from lmm.motion.motion import Motion
 from lmm.motion.representations import KITFeatures, MotionRepresentation, MotionStreamer272
@@ -51,8 +53,13 @@ def place(tmp_path_factory):
     patch.undo()
 
 
+SMALL_EVALUATOR = {"model.motion_encoder.width": 8, "model.text_encoder.width": 8, "model.latent_dim": 8}
+
+
 def size_of(base: str) -> list[str]:
     """Options that make a shipped config tiny."""
+    if base.startswith("evaluator"):
+        return options(TRAINER, DATA, SMALL_EVALUATOR)
     small = SMALL_LLM if base.startswith("llm") else SMALL_2D if "lfq2d" in base else SMALL_1D
     if base.startswith("tokenizer_lfq2d"):
         small = small | {"model.latent_dim": 6, "model.quantizer.codebook_size": 64}
@@ -89,7 +96,8 @@ def test_the_list_is_complete():
     assert set(config_names()) == {str(p.relative_to(CONFIGS)) for p in CONFIGS.rglob("*.yaml")}
     for name in config_names():
         text = (CONFIGS / name).read_text()
-        assert text.startswith("# lmm fit --config "), f"{name} opens with its command"
+        command = "# lmm evaluate " if name.startswith("evaluator/") else "# lmm fit --config "
+        assert text.startswith(command), f"{name} opens with its command"
 
 
 @pytest.mark.parametrize("name", [n for n in config_names() if "/" not in n])
@@ -98,13 +106,25 @@ def test_main_configs(place, name, monkeypatch):
     assert torch.load("runs/main/checkpoints/last.ckpt", weights_only=True)["global_step"] == 4
 
 
-OVERLAYS = ("size/", "ablations/", "representation/", "tasks/")
+def sentence_encoder(folder: str) -> str:
+    """A random encoder of Hugging Face's kind, with the text tokenizer of the embedded language model."""
+    torch.manual_seed(0)
+    tiny = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2)
+    BertModel(BertConfig(vocab_size=400, pad_token_id=0, **tiny)).save_pretrained(folder)
+    for file in Path("runs/backbone").glob("tokenizer*"):
+        (Path(folder) / file.name).write_bytes(file.read_bytes())
+    return folder
+
+
+OVERLAYS = ("size/", "ablations/", "representation/", "tasks/", "evaluator_parts/")
 
 
 @pytest.mark.parametrize("name", [n for n in config_names() if n.startswith(OVERLAYS)])
 def test_overlays(place, name, monkeypatch):
     base = (CONFIGS / name).read_text().split()[4]  # "# lmm fit --config BASE --config NAME"
-    lmm(monkeypatch, "fit", "--config", base, "--config", name, *size_of(base), "--trainer.default_root_dir=runs/over")
+    more = [f"--model.text_encoder.source={sentence_encoder('runs/bert')}"] if "sentence" in name else []
+    lmm(monkeypatch, "fit", "--config", base, "--config", name, *size_of(base), *more,
+        "--trainer.default_root_dir=runs/over")  # fmt: skip
     assert torch.load("runs/over/checkpoints/last.ckpt", weights_only=True)["global_step"] == 4
 
 
@@ -126,6 +146,16 @@ def test_data_overlays(place, name, monkeypatch, capsys):
     config = Path("runs/overlay_llm/config.yaml").read_text()
     assert "folder: runs/data/demo" in config and ("Procedural" in config) == mixed
     assert f"uniform_skeleton: {'false' if 'humanml3d' in name else 'true'}" in config
+
+
+@pytest.mark.parametrize("name", ["data/folder.yaml", "data/kit.yaml", "data/mixture.yaml"])
+def test_evaluators_take_the_same_data(place, name, monkeypatch):
+    folder = FOLDERS.get(name, lambda: "runs/data/demo")()
+    source = MEMBERS if "mixture" in name else [f"--data.source.folder={folder}"]
+    small = [o for o in size_of("evaluator.yaml") if "num_clips" not in o]
+    lmm(monkeypatch, "fit", "--config", "evaluator.yaml", "--config", name, *source, *small,
+        "--trainer.default_root_dir=runs/eval")  # fmt: skip
+    assert torch.load("runs/eval/checkpoints/last.ckpt", weights_only=True)["global_step"] == 4
 
 
 @pytest.mark.parametrize("name", [n for n in config_names() if n.startswith("backbone/")])

@@ -1,8 +1,9 @@
-"""Batches of motion for Lightning: random windows to train on, whole clips to judge by and to encode.
+"""Batches of motion for Lightning: random windows or whole clips to train on, whole clips to judge by and to encode.
 
 An epoch shows every training item of at least ``window`` frames as often as the source's weight says (once, but in a
 mixture); where its window begins and which of its captions goes with it depend on (seed, how often it was shown, item)
-alone, so a resumed run sees the very batches of the uninterrupted one.
+alone, so a resumed run sees the very batches of the uninterrupted one. Without a window items come whole, in batches of
+similar length.
 To encode a data set, its clips come in batches of one length: no step of padding is computed.
 """
 
@@ -38,7 +39,7 @@ class MotionDataModule(LightningDataModule):
     Args:
         source: where the motions come from.
         representation: what features are made of them; the model is given the same object.
-        window: frames T of a training window; shorter items are not trained on.
+        window: frames T of a training window, shorter items are not trained on; None to train on whole items.
         batch_size: items in a batch, in training and elsewhere.
         num_workers: loading processes; reading the packed store is so cheap that 0 is often fastest.
         cache: folder for packed data; may be deleted at any time.
@@ -51,7 +52,7 @@ class MotionDataModule(LightningDataModule):
         source: MotionSource,
         representation: MotionRepresentation,
         *,
-        window: int = 64,
+        window: int | None = 64,
         batch_size: int = 256,
         num_workers: int = 0,
         cache: str = "runs/cache",
@@ -59,7 +60,7 @@ class MotionDataModule(LightningDataModule):
         test_split: str = "test",
     ) -> None:
         super().__init__()
-        if window < 1 or batch_size < 1:
+        if (window is not None and window < 1) or batch_size < 1:
             raise ValueError(f"window and batch_size must be at least 1, got {window} and {batch_size}")
         self.source = source
         self.representation = representation
@@ -90,9 +91,11 @@ class MotionDataModule(LightningDataModule):
             self.representation.set_statistics(*self.store.statistics())
 
     def train_dataloader(self) -> DataLoader:
-        """Random windows of the split train, as `MotionBatch`."""
+        """Random windows, or whole items, of the split train, as `MotionBatch`."""
         indices = self.store.indices("train")
         lengths = self.store.lengths[indices]
+        if self.window is None:
+            return self._training(_Whole(self.store, indices, self.seed), indices, lengths)
         if not (lengths >= self.window).any():
             raise ValueError(
                 f"no training item of {self.source.name} has {self.window} frames, the longest has {lengths.max()}; "
@@ -167,6 +170,21 @@ class _Windows(Dataset):
         return MotionBatch(
             features, torch.ones(features.shape[:2], dtype=torch.bool), [item.id for item in items], texts
         )
+
+
+class _Whole(Dataset):
+    """Keys -> whole clips with one caption each."""
+
+    def __init__(self, store: MotionStore, indices: np.ndarray, seed: int) -> None:
+        self.store, self.indices, self.seed = store, indices, seed
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitems__(self, keys: list[Key] | list[int]) -> MotionBatch:
+        showings, indices = split_keys(keys, self.indices)
+        items = [self.store.item(index) for index in indices.tolist()]
+        return _whole_clips(self.store, indices)._replace(texts=drawn_captions(items, self.seed, showings, indices))
 
 
 class _Clips(Dataset):

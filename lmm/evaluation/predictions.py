@@ -234,11 +234,7 @@ def describe_representation(representation: MotionRepresentation) -> dict[str, A
 
 
 def build_representation(description: Mapping[str, Any], where: str | Path) -> MotionRepresentation:
-    """A representation of this package.
-
-    Raises:
-        ValueError: another class, or arguments that it does not take.
-    """
+    """A representation of this package; raises ValueError for another class, or arguments that it does not take."""
     cls = getattr(representations, str(description.get("class_path")), None)
     if not (isinstance(cls, type) and issubclass(cls, MotionRepresentation)):
         raise ValueError(f"{where}: {description.get('class_path')!r} is no representation of lmm's")

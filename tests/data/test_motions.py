@@ -95,3 +95,38 @@ def test_workers_give_the_same_batches(small, tmp_path):  # noqa: F811
     one = list(module(small, tmp_path).train_dataloader())
     two = list(module(small, tmp_path, num_workers=2).train_dataloader())
     assert all(torch.equal(a.features, b.features) and a.texts == b.texts for a, b in zip(one, two, strict=True))
+
+
+def test_whole_items_are_trained_on_without_a_window(small, tmp_path):  # noqa: F811
+    data = module(small, tmp_path, window=None)
+    loader = data.train_dataloader()
+    rows = {data.store.item(i).id: i for i in range(len(data.store))}
+    texts = set()
+    for _ in range(4):
+        batches = list(loader)
+        assert sorted(i for b in batches for i in b.ids) == [f"a{i:02d}" for i in range(11)], "the short one too"
+        for batch in batches:
+            assert batch.features.shape[1] == batch.mask.sum(1).max()
+            for name, text, clip, mask in zip(batch.ids, batch.texts, batch.features, batch.mask, strict=True):
+                assert torch.equal(clip[mask], data.store.features(rows[name])) and (clip[~mask] == 0).all()
+                assert text.endswith(name)
+                texts.add(text.split()[0])
+    assert texts == {"first", "second"}, "one caption each, drawn anew"
+    lengths = [sorted(b.mask.sum(1).tolist()) for b in batches]
+    spans = [(low, high) for low, *_, high in (length for length in lengths if len(length) > 1)]
+    assert all(a[1] <= b[0] or b[1] <= a[0] for a in spans for b in spans if a != b), "batches of similar length"
+
+
+def test_whole_items_resume_where_they_stopped(small, tmp_path):  # noqa: F811
+    loader = module(small, tmp_path, window=None).train_dataloader()
+    seen = [batch for _ in range(3) for batch in loader]
+    interrupted = module(small, tmp_path, window=None).train_dataloader()
+    passing = iter(interrupted)
+    for _ in range(2):
+        next(passing)
+    resumed = module(small, tmp_path, window=None).train_dataloader()
+    resumed.load_state_dict(interrupted.state_dict())
+    rest = [batch for _ in range(2) for batch in resumed]
+    for mine, theirs in zip(rest, seen[2:], strict=False):
+        assert mine.ids == theirs.ids and mine.texts == theirs.texts and torch.equal(mine.features, theirs.features)
+    assert len(rest) >= 3
