@@ -23,6 +23,8 @@ import lmm.tokenizers  # noqa: F401
 from lmm.data.motions import MotionDataModule
 from lmm.data.sources import Procedural  # short class names in configs resolve to what is imported
 from lmm.data.tokens import TokenDataModule
+from lmm.evaluation.testing import Evaluation, TestEvaluation
+from lmm.evaluators.contrastive import ContrastiveModel
 from lmm.llm.base import MotionLanguageModel
 from lmm.llm.checkpoint import load_motion_tokenizer
 from lmm.llm.throughput import Throughput
@@ -67,6 +69,7 @@ class LmmCLI(LightningCLI):
         parser.add_argument(
             "--save_every", type=int, default=500, help="Optimizer steps between saves of checkpoints/last.ckpt."
         )
+        parser.add_class_arguments(Evaluation, "evaluation")
 
     def _add_instantiators(self) -> None:
         super()._add_instantiators()
@@ -118,6 +121,8 @@ class LmmCLI(LightningCLI):
                 kwargs["logger"] = TensorBoardLogger(str(folder), name="", version="")
         else:
             kwargs |= {"logger": False, "enable_checkpointing": False}
+            if self.subcommand == "test" and self._settings.evaluation.evaluator:
+                ours.append(TestEvaluation(folder, Evaluation(**self._settings.evaluation)))
         if self.subcommand != "predict":
             ours.append(RunRecord(folder))
         else:
@@ -129,11 +134,13 @@ class LmmCLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         tokens, language = isinstance(self.datamodule, TokenDataModule), isinstance(self.model, MotionLanguageModel)
-        if tokens != language and isinstance(self.model, MotionLanguageModel | MotionTokenizer):
+        if tokens != language and isinstance(self.model, MotionLanguageModel | MotionTokenizer | ContrastiveModel):
             raise ValueError(
                 f"{type(self.model).__name__} does not train on what {type(self.datamodule).__name__} gives: "
-                "tokenizers take a MotionDataModule, language models a TokenDataModule"
+                "tokenizers and evaluators take a MotionDataModule, language models a TokenDataModule"
             )
+        if subcommand == "predict" and isinstance(self.model, ContrastiveModel):
+            raise ValueError("an evaluator predicts nothing; `lmm test` says how well captions find their motions")
         if language and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
             self._introduce(subcommand)
         if subcommand == "predict":
@@ -202,6 +209,10 @@ class LmmCLI(LightningCLI):
             print(f"next:       lmm validate --config {self._folder / 'config.yaml'}\n            {shlex.join(words)}")
         elif isinstance(self.model, MotionLanguageModel):
             print(f'next:       lmm generate "a person walks in a circle" --model {last} -o walk.html')
+        elif isinstance(self.model, ContrastiveModel):
+            config = self._folder / "config.yaml"
+            print(f"next:       lmm test --config {config}")
+            print(f"            lmm evaluate FOLDER --evaluator {last} --data {config}")
 
 
 def _is_default(setting: Any, default: Any) -> bool:

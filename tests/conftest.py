@@ -11,7 +11,8 @@ from jaxtyping import install_import_hook
 
 # The shapes in signatures are checked, in tests only. (lmm.data.sources speaks numpy's ArrayLike, which beartype
 # takes too literally.)
-CHECKED = ["batch", "training", "motion", "metrics", "render", "tokenizers", "llm", "data.motions", "data.tokens"]
+CHECKED = ["batch", "training", "motion", "metrics", "render", "tokenizers", "llm"]
+CHECKED += ["evaluators", "evaluation", "data.motions", "data.tokens"]
 install_import_hook([f"lmm.{room}" for room in CHECKED], "beartype.beartype")
 
 torch.set_num_threads(1)
