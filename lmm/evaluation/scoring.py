@@ -8,11 +8,13 @@ the same, a generated motion whole, with the caption that it was made from. Pool
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torchmetrics import Metric
 
 from lmm.data.sources.base import MotionSource
 from lmm.data.store import MotionStore
@@ -31,6 +33,7 @@ from lmm.metrics.reconstruction import ReconstructionErrors
 DIVERSITY_PAIRS, MULTIMODALITY_PAIRS = 300, 10
 GIVEN = {"prediction": (0.2, 0.0), "in_between": (0.25, 0.25)}  # shares of a motion that are given: beginning and end
 REAL = "real"
+MetricType = TypeVar("MetricType", bound=Metric)
 
 
 class Judge:
@@ -136,7 +139,7 @@ class Judge:
     def physics(self, features: list[Tensor]) -> dict[str, float]:
         """Of whole motions."""
         representation = self.evaluator.representation
-        metric = Physics(representation.skeleton, representation.fps)
+        metric = _alone(Physics(representation.skeleton, representation.fps))
         features = sorted(features, key=len)  # little padding
         for first in range(0, len(features), BATCH):
             padded, mask = together(features[first : first + BATCH])
@@ -204,10 +207,10 @@ class _System:
         """Figures that compare a prediction with its own clip: lengths, joints, what was to be predicted."""
         judge, task = self.judge, self.predictions.record.task
         if task == "text_to_motion":
-            lengths = LengthError(self.representation.fps)
+            lengths = _alone(LengthError(self.representation.fps))
             lengths.update(torch.tensor([len(rows) for rows in features]), torch.from_numpy(judge.lengths))
             return {name: float(value) for name, value in lengths.compute().items()}
-        errors = ReconstructionErrors() if task == "reconstruction" else DisplacementErrors()
+        errors = _alone(ReconstructionErrors() if task == "reconstruction" else DisplacementErrors())
         for name, index, rows in zip(judge.ids, judge.indices.tolist(), features, strict=True):
             real = judge.store.features(index)
             if not -1 <= len(rows) - len(real) <= 0:  # joints of T frames give T - 1 rows of velocities
@@ -218,6 +221,12 @@ class _System:
             predicted, target = (self.representation.to_joints(each[: len(rows)]) for each in (rows, real))
             errors.update(predicted[None], target[None], _missing(task, len(real))[None, : len(rows)])
         return {name: float(value) for name, value in errors.compute().items()}
+
+
+def _alone(metric: MetricType) -> MetricType:
+    """One process scores, whatever others there are: they are not to be waited for."""
+    metric.distributed_available_fn = lambda: False
+    return metric
 
 
 def _missing(task: str, frames: int) -> Tensor:

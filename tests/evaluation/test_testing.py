@@ -2,12 +2,15 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from lmm.evaluation.testing import GENERATIONS, Evaluation
+from tests.conftest import REPOSITORY
 from tests.toy import SMALL_2D, SMALL_LLM, TRAINER, lmm, options
 
 from .toy import write_data
@@ -115,3 +118,21 @@ def test_what_cannot_be_judged_is_refused_before_anything_is_generated(here, mon
         judged(monkeypatch, TOKENIZER, "--data.test_split=unseen")
     with pytest.raises(ValueError, match="temperature"):
         Evaluation(temperature=-1.0)
+
+
+def test_two_processes_share_the_work_and_one_scores(here, monkeypatch):
+    judged(monkeypatch, TOKENIZER)
+    words = ["test", "--config", f"{TOKENIZER}/config.yaml", "--evaluation.evaluator=toy.yaml",
+             f"--ckpt_path={TOKENIZER}/checkpoints/last.ckpt", "--trainer.accelerator=cpu", "--trainer.devices=2",
+             "--trainer.strategy=ddp", "--trainer.default_root_dir=runs/two"]  # fmt: skip
+    path = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "lmm", *words]
+    subprocess.run(command, check=True, capture_output=True, env=os.environ | {"PYTHONPATH": path}, timeout=300)
+    (one, real), (two, again) = (
+        (results["repeats"][name], results["repeats"]["real"])
+        for name, run in (("tokenizer_lfq2d", TOKENIZER), ("two", "runs/two"))
+        for results in [json.loads(Path(run, "test/reconstruction/scores/results.json").read_text())]
+    )
+    assert real == again
+    for mine, theirs in zip(one, two, strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-5, abs=1e-7)
