@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 
 from lmm.data.motions import MotionDataModule
@@ -100,6 +101,10 @@ class TestEvaluation(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write what is not there yet, wait for all, score."""
         assert self._judge is not None
+        whole = isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy)
+        if isinstance(pl_module, MotionLanguageModel) and whole:
+            with torch.inference_mode(False):  # the test loop's is on, which remembers too little of what it makes
+                pl_module.prepare_for_generation()
         _Writing(self._judge, pl_module, _motions(trainer), self.evaluation, self.folder, trainer).run()
 
 
