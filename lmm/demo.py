@@ -106,13 +106,13 @@ def report(folder: Path, steps: list[dict[str, Any]], seconds: float) -> None:
 def _figures(run: Path) -> dict[str, float]:
     """Last recorded value of every figure of a run, and its speed."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    merged = {name: value for line in lines for name, value in line.items()}
+    merged = {name: value for line in lines for name, value in line.items() if isinstance(value, int | float)}
     fits = [line for line in lines if line["stage"] == "fit"]
     # where time ran out before the first validation, the start counts too
     first, last = fits[0] if len(fits) > 1 else {"seconds": 0.0, "step": 0}, fits[-1]
     speed = (last["seconds"] - first["seconds"]) / (last["step"] - first["step"])
     merged |= {"steps": last["step"], "seconds_per_step": speed}
-    for name in ("stage", "step", "seconds", "checkpoint"):
+    for name in ("step", "seconds"):
         merged.pop(name, None)
     return merged
 

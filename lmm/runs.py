@@ -88,6 +88,12 @@ def environment() -> dict[str, Any]:
     }
 
 
+def _fingerprint(trainer: Trainer) -> str | None:
+    """Of the motions in use."""
+    store = getattr(getattr(trainer, "datamodule", None), "store", None)
+    return store.key if store else None
+
+
 class LastCheckpoint(Checkpoint):
     """Keep ``checkpoints/last.ckpt`` whole: written beside, then renamed. Ctrl-C ends training after the step, saved.
 
@@ -152,8 +158,7 @@ class RunRecord(Callback):
         """The machine, the versions and the data."""
         if trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
-            store = getattr(getattr(trainer, "datamodule", None), "store", None)
-            record = environment() | {"data_fingerprint": store.key if store else None}
+            record = environment() | {"data_fingerprint": _fingerprint(trainer)}
             (self.folder / "environment.json").write_text(json.dumps(record, indent=2) + "\n")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -176,8 +181,10 @@ class RunRecord(Callback):
         line: dict[str, Any] = {"stage": trainer.state.fn.value}  # type: ignore[union-attr]
         if trainer.state.fn == "fit":
             line |= {"step": trainer.global_step, "seconds": round(time.monotonic() - self._start, 1)}
-        else:
-            line |= {"checkpoint": str(trainer.ckpt_path)}
+        else:  # judged perhaps elsewhere, later and on other data than it was trained
+            judged = getattr(getattr(trainer, "datamodule", None), "test_split", "test")
+            line |= {"checkpoint": str(trainer.ckpt_path), "split": judged if line["stage"] == "test" else "val"}
+            line |= {"data_fingerprint": _fingerprint(trainer), "versions": environment()["versions"]}
         line |= {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
         self.folder.mkdir(parents=True, exist_ok=True)  # judged elsewhere than it was trained
         with (self.folder / "metrics.jsonl").open("a") as file:

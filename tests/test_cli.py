@@ -101,6 +101,11 @@ def test_tokenizers_fit_validate_test_predict(place, kind, monkeypatch, capsys):
         lmm(monkeypatch, verb, "--config", config)
     stages = [json.loads(line) for line in Path(f"runs/tokenizer_{kind}/metrics.jsonl").read_text().splitlines()]
     assert "test/mpjpe_mm" in stages[-1] and "val/mpjpe_mm" in stages[-2]
+    assert [(line["split"], line["checkpoint"]) for line in stages[-2:]] == [
+        (s, str(checkpoint)) for s in ("val", "test")
+    ]
+    fitted = json.loads(Path(f"runs/tokenizer_{kind}/environment.json").read_text())
+    assert all(line["data_fingerprint"] == fitted["data_fingerprint"] for line in stages[-2:])
     assert {"val/jitter_m_s3", "val/real_jitter_m_s3", "val/skating_ratio", "val/real_skating_ratio"} <= set(stages[-2])
     tokens = np.load(f"runs/tokenizer_{kind}/tokens/tokens.npy")
     assert tokens.shape[1] == {"vq": 1, "rvq": 6}[kind] and 0 <= tokens.min() and tokens.max() < 512
