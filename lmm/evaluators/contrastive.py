@@ -132,11 +132,8 @@ class ContrastiveModel(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Refuse to train without statistics."""
-        if stage == "fit" and not self.representation.has_statistics:
-            raise ValueError(
-                "the representation has no mean and standard deviation yet; train through a MotionDataModule (it "
-                "computes them) or call representation.set_statistics(mean, std)"
-            )
+        if stage == "fit":
+            self.representation.require_statistics()
 
     def on_validation_epoch_end(self) -> None:
         """Retrieval over the whole split."""

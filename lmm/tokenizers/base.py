@@ -190,11 +190,8 @@ class MotionTokenizer(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Refuse to train or encode without statistics."""
-        if stage == "fit" and not self.representation.has_statistics:
-            raise ValueError(
-                "the representation has no mean and standard deviation yet; train through a MotionDataModule (it "
-                "computes them) or call representation.set_statistics(mean, std)"
-            )
+        if stage == "fit":
+            self.representation.require_statistics()
 
     def on_validation_epoch_end(self) -> None:
         """All figures; in TensorBoard the codes' counts, and reconstructed skeletons below the originals."""

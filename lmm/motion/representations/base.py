@@ -122,6 +122,18 @@ class MotionRepresentation(nn.Module, ABC):
         """Whether `set_statistics` was called or a checkpoint was loaded."""
         return bool(torch.isfinite(self.mean).all())
 
+    def require_statistics(self) -> None:
+        """Refuse to go on without mean and standard deviation.
+
+        Raises:
+            ValueError: there are none.
+        """
+        if not self.has_statistics:
+            raise ValueError(
+                "the representation has no mean and standard deviation yet; train through a MotionDataModule (it "
+                "computes them) or call representation.set_statistics(mean, std)"
+            )
+
     def set_statistics(self, mean: Float[Tensor, " D"], std: Float[Tensor, " D"]) -> None:
         """Take the mean and standard deviation that `normalize` uses.
 
