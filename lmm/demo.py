@@ -2,7 +2,7 @@
 
 Every step is a command that is printed before it runs. What it leaves in the folder: ``report.md``, ``metrics.json``,
 ``reconstruction.html`` (original beside reconstruction), ``generated.html`` and one ``.html``, ``.npz`` and ``.bvh`` a
-prompt, and the two runs with their checkpoints.
+prompt, the three runs with their checkpoints, and ``evaluation/`` with the table of figures beside real motion.
 """
 
 import json
@@ -22,25 +22,27 @@ PROMPTS = (
     "a person does a kick to the front with the right leg.",
 )
 SEED = 0
+TEMPERATURE = "0.3"
+REPEATS = 3
 CLIPS = 4000  # more than the default 2,000, so that the language model sees each sentence's words in more motions
 
 
-def demo(out: str = "runs/demo", minutes: float = 9.0) -> None:
-    """Run the whole chain on the embedded data and write a report: data, tokenizer, language model, motions.
+def demo(out: str = "runs/demo", minutes: float = 12.0) -> None:
+    """Run the whole chain on the embedded data and write a report: data, tokenizer, language model, motions, figures.
 
     Args:
         out: where everything is left; `report.md` tells what was run.
-        minutes: most that the two trainings may take together; a fast machine ends earlier.
+        minutes: most that the three trainings may take together; a fast machine ends earlier.
     """
     folder, start = Path(out), time.monotonic()
     steps: list[dict[str, Any]] = []
-    tokenizer, llm = folder / "tokenizer", folder / "llm"
+    tokenizer, llm, evaluator = folder / "tokenizer", folder / "llm", folder / "evaluator"
     data = ["--data.source.folder", str(folder / "data"), "--data.source.num_clips", str(CLIPS)]
     data += ["--data.cache", str(folder / "cache")]
     backbone = ["--model.backbone.folder", str(folder / "backbone")]
-    each = round(minutes * 60 / 2)
-    limit = ["--trainer.max_time", f"00:{each // 3600:02}:{each // 60 % 60:02}:{each % 60:02}"]  # days:h:min:s
-    token_checkpoint, model = tokenizer / "checkpoints/last.ckpt", llm / "checkpoints/last.ckpt"
+    limit, shorter = _limit(minutes * 3 / 8), _limit(minutes / 4)
+    token_checkpoint, model, judge = (run / "checkpoints/last.ckpt" for run in (tokenizer, llm, evaluator))
+    judged = ["--evaluation.evaluator", str(judge), "--evaluation.repeats", str(REPEATS)]
 
     def step(*words: str) -> None:
         command = ["lmm", *words]
@@ -54,13 +56,20 @@ def demo(out: str = "runs/demo", minutes: float = 9.0) -> None:
     if not (folder / "data").exists():
         step("data", "demo", str(folder / "data"), "--num-clips", str(CLIPS))
     step("fit", "--config", "tokenizer_lfq2d.yaml", "--trainer.default_root_dir", str(tokenizer), *data, *limit)
-    step("test", "--config", str(tokenizer / "config.yaml"))
+    step("fit", "--config", "evaluator.yaml", "--trainer.default_root_dir", str(evaluator), *data, *shorter)
+    step("test", "--config", str(tokenizer / "config.yaml"), *judged)
     step("fit", "--config", "llm_full.yaml", "--trainer.default_root_dir", str(llm), *data, *limit,
          *backbone, "--model.tokenizer", str(token_checkpoint), "--data.tokens", str(tokenizer / "tokens"))  # fmt: skip
-    step("test", "--config", str(llm / "config.yaml"))
+    step("test", "--config", str(llm / "config.yaml"), *judged, "--evaluation.temperature", TEMPERATURE)
+    made = [
+        f"tokenizer={tokenizer / 'test/reconstruction/predictions'}",
+        f"LLM={llm / 'test/text_to_motion/predictions'}",
+    ]
+    step("evaluate", *made, "--data", str(llm / "config.yaml"), "--evaluator", str(judge), "--repeats", str(REPEATS),
+         "-o", str(folder / "evaluation"))  # fmt: skip
     original = _clip(folder / "data")
     step("reconstruct", str(original), "--model", str(token_checkpoint), "-o", str(folder / "reconstruction.html"))
-    sampling = ["--model", str(model), "--seed", str(SEED), "--temperature", "0.3"]
+    sampling = ["--model", str(model), "--seed", str(SEED), "--temperature", TEMPERATURE]
     for ending in ("html", "npz", "bvh"):  # the same seed: the same motions
         step("generate", *PROMPTS, *sampling, "-o", str(folder / f"generated.{ending}"))
     report(folder, steps, time.monotonic() - start)
@@ -93,6 +102,10 @@ def report(folder: Path, steps: list[dict[str, Any]], seconds: float) -> None:
         "",
         "Real motions have an MPJPE of 0 by definition; they are beside the reconstruction in the viewer.",
         "",
+        "## Beside real motion",
+        "",
+        *(folder / "evaluation/table.md").read_text().splitlines()[2:],
+        "",
     ]
     lines += ["Look at: `generated.html` (one motion a prompt), `reconstruction.html`, `generated_*.bvh`.", ""]
     lines += ["## What was run", "", "```"]
@@ -115,6 +128,11 @@ def _figures(run: Path) -> dict[str, float]:
     for name in ("step", "seconds"):
         merged.pop(name, None)
     return merged
+
+
+def _limit(minutes: float) -> list[str]:
+    seconds = round(minutes * 60)
+    return ["--trainer.max_time", f"00:{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"]  # days:h:min:s
 
 
 def _speed(figures: dict[str, float]) -> str:

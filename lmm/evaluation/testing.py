@@ -6,6 +6,7 @@ the first one scores.
 """
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -171,10 +172,9 @@ class _Writing:
         for number, batch in enumerate(self._batches(left)):
             for place, features in zip(batch, self._answer([self._question(*places[p]) for p in batch]), strict=True):
                 writer.write(place, features)
-            if self.trainer.is_global_zero:
-                print(f"\r{what}: {min((number + 1) * BATCH, len(left))} of {len(left)} clips", end="", flush=True)
-        if left and self.trainer.is_global_zero:
-            print()
+            done = min((number + 1) * BATCH, len(left))
+            if self.trainer.is_global_zero and (done == len(left) or sys.stdout.isatty()):
+                print(f"\r{what}: {done} of {len(left)} clips", end="\n" if done == len(left) else "", flush=True)
 
     def _batches(self, places: list[Path]) -> Iterator[list[Path]]:
         for first in range(0, len(places), BATCH):
