@@ -24,6 +24,7 @@ from lmm.batch import MotionBatch
 from lmm.evaluators.losses import ContrastiveLoss, InfoNCE, LossWeights, gaussian_kl
 from lmm.evaluators.networks.parts import MotionDecoder, MotionEncoder, TextEncoder
 from lmm.metrics.pools import expected_retrieval, table
+from lmm.metrics.retrieval import tmr_protocols, tmr_table
 from lmm.motion.representations.base import MotionRepresentation
 from lmm.training import CHECKPOINT_FORMAT, Optimization
 
@@ -201,12 +202,20 @@ class ContrastiveModel(LightningModule):
         self._seen, self._count = [], len(ids)
         for name, value in expected_retrieval(text_points, motion_points, texts).items():
             self.log(f"{stage}/{name}", value.to(self.device), prog_bar=name == "r_precision_top1", sync_dist=True)
+        if stage == "test":
+            similar = self.contrastive.similarity
+            alike = similar.alike(similar(texts)).cpu()
+            for protocol, figures in tmr_protocols(-torch.cdist(text_points, motion_points), alike).items():
+                for name, value in figures.items():
+                    self.log(f"test/{protocol}/{name}", value.float().to(self.device), sync_dist=True)
 
     def _print_table(self, stage: str, loop: Any) -> None:
         """Instead of Lightning's, if that was asked for."""
         if loop.verbose and self.trainer.is_global_zero:
             figures = {name.removeprefix(f"{stage}/"): v for name, v in self.trainer.callback_metrics.items()}
             print(table(stage, figures, self._count))
+            if stage == "test":
+                print(tmr_table(figures))
         loop.verbose = False
 
 

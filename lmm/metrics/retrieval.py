@@ -13,6 +13,8 @@ will do). TMR's four protocols:
 Recalls are shares, where TMR prints percent. Equally near ones share the mean of their places, as in TMR.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
@@ -63,6 +65,34 @@ def retrieval_in_batches(
     batches = torch.from_numpy(order)[: len(order) // size * size].view(-1, size)
     each = [retrieval(subset(similarity, batch)) for batch in batches]
     return {name: torch.stack([figures[name] for figures in each]).mean() for name in each[0]}
+
+
+def tmr_protocols(
+    similarity: Float[Tensor, "N N"], alike: Bool[Tensor, "N N"], *, size: int = 32
+) -> dict[str, dict[str, Float[Tensor, ""]]]:
+    """Protocol -> figures: among all, where alike texts count as one, and in small batches (if there is one).
+
+    Args:
+        similarity: see `retrieval_in_batches`.
+        alike: see `retrieval`.
+        size: pairs in a small batch.
+    """
+    found = {"all": retrieval(similarity), "threshold": retrieval(similarity, alike)}
+    return found | ({"small_batches": retrieval_in_batches(similarity, size=size)} if len(similarity) >= size else {})
+
+
+def tmr_table(figures: Mapping[str, Tensor]) -> str:
+    """Both directions of each protocol, from figures by ``protocol/direction/figure``."""
+    names = [*(f"R@{k}" for k in RECALLS), "MedR"]
+    lines = ["", f"{'retrieval (TMR)':<32}" + "".join(f"{name:>8}" for name in names)]
+    for protocol in ("all", "threshold", "small_batches"):
+        for direction in ("text_to_motion", "motion_to_text"):
+            values = [figures.get(f"{protocol}/{direction}/{name}") for name in names]
+            row = f"{protocol.replace('_', ' ')}, {direction.replace('_to_', '→')}"
+            cells = [f"{value:>8.1f}" if name == "MedR" else f"{value:>8.3f}"
+                     for name, value in zip(names, values, strict=True) if value is not None]  # fmt: skip
+            lines += [f"{row:<32}" + "".join(cells)] if cells else []
+    return "\n".join(lines)
 
 
 def retrieval_ranks(similarity: Float[Tensor, "N N"], same: Bool[Tensor, "N N"] | None = None) -> Float[Tensor, " N"]:

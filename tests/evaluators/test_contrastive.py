@@ -72,6 +72,7 @@ def test_what_a_run_leaves(place, capsys, monkeypatch):
         assert f"val/{name}" in lines[-1]
     lmm(monkeypatch, "test", "--config", "runs/evaluator/config.yaml")
     printed = capsys.readouterr().out
+    assert "threshold, motion→text" in printed
     assert "text→motion" in printed and "median rank" in printed and "test/loss" not in printed
     with pytest.raises(ValueError, match="an evaluator predicts nothing"):
         lmm(monkeypatch, "predict", "--config", "runs/evaluator/config.yaml")

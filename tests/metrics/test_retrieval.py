@@ -12,6 +12,8 @@ from lmm.metrics.retrieval import (
     retrieval_ranks,
     same_text,
     subset,
+    tmr_protocols,
+    tmr_table,
 )
 
 
@@ -96,3 +98,27 @@ def test_not_finite():
     similarity[1, 2] = torch.nan
     with pytest.raises(ValueError, match="not finite"):
         retrieval(similarity)
+
+
+def test_the_protocols_of_a_table():
+    generator = torch.Generator().manual_seed(1)
+    similarity = torch.randn(70, 70, generator=generator)
+    alike = torch.eye(70, dtype=torch.bool)
+    alike[3] = True
+    found = tmr_protocols(similarity, alike)
+    assert found["all"] == retrieval(similarity) and found["small_batches"] == retrieval_in_batches(similarity)
+    assert found["threshold"]["text_to_motion/R@1"] >= found["all"]["text_to_motion/R@1"]
+    assert set(tmr_protocols(similarity[:9, :9], alike[:9, :9])) == {"all", "threshold"}
+    flat = {f"{protocol}/{name}": value for protocol, figures in found.items() for name, value in figures.items()}
+    lines = tmr_table(flat).splitlines()
+    assert len(lines) == 2 + 6 and lines[1].split() == [
+        "retrieval",
+        "(TMR)",
+        "R@1",
+        "R@2",
+        "R@3",
+        "R@5",
+        "R@10",
+        "MedR",
+    ]
+    assert float(lines[2].split()[-1]) == pytest.approx(float(found["all"]["text_to_motion/MedR"]), abs=0.05)
