@@ -13,7 +13,6 @@ from itertools import cycle
 from pathlib import Path
 from typing import Literal
 
-import bitsandbytes as bnb
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch.nn import functional
@@ -180,8 +179,10 @@ def load_quantized_llm(
         )
     except OSError as error:
         raise _missing(source, error) from None
+    from bitsandbytes.nn import Linear4bit  # here, because importing it takes two seconds
+
     for module in llm.modules():
-        if isinstance(module, bnb.nn.Linear4bit):
+        if isinstance(module, Linear4bit):
             # Else an evaluation on a CPU with bfloat16 units repacks the weights: not exactly, and with no way back to
             # training, which then has no gradient.
             module.support_avx512bf16_for_cpu = False

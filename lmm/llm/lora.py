@@ -7,10 +7,7 @@ frozen W are kept in 4 bits (QLoRA, Dettmers et al. 2023), with ``int8`` in 8.
 
 from typing import Any, Literal
 
-import bitsandbytes as bnb
-import peft
 import torch
-from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -89,24 +86,21 @@ class LoRAFinetune(MotionLanguageModel):
         self.storage: Any = dtype if quantized else None
         if isinstance(target_modules, str) and target_modules != "all-linear":
             raise ValueError(f'target_modules is a list of layer names or "all-linear", got {target_modules!r}')
-        self.config = peft.LoraConfig(
-            r=rank,
-            lora_alpha=alpha,  # type: ignore[arg-type]
-            lora_dropout=dropout,
-            target_modules=target_modules,
-            task_type="CAUSAL_LM",
-        )
+        self.adapters = {"r": rank, "lora_alpha": alpha, "lora_dropout": dropout, "target_modules": target_modules}
         self.merged = False
 
     def load_llm(self, source: str) -> PreTrainedModel:
         """Frozen, with float32 adapters."""
+        from peft import LoraConfig, inject_adapter_in_model  # here, because importing it takes two seconds
+        from peft.tuners.lora import LoraLayer
+
         if self.storage is None:
             llm = load_llm(source, self.dtype_of_llm)
         else:
             device = torch.device("cpu") if self._trainer is None else self.trainer.strategy.root_device
             llm = load_quantized_llm(source, self.storage, self.dtype_of_llm, device=device)
         llm.requires_grad_(False)
-        peft.inject_adapter_in_model(self.config, llm)
+        inject_adapter_in_model(LoraConfig(**self.adapters, task_type="CAUSAL_LM"), llm)  # type: ignore[arg-type]
         for end in (llm.get_input_embeddings(), llm.get_output_embeddings()):
             if isinstance(end, LoraLayer):
                 raise ValueError("target_modules names the embedding or the head; their motion rows train already")
@@ -121,19 +115,21 @@ class LoRAFinetune(MotionLanguageModel):
 
         Merging into them as they are would round the adapters away.
         """
+        from peft.tuners.lora import LoraLayer
+
         if self.merged:
             return
         for name, module in list(self.llm.named_modules()):
             if isinstance(module, LoraLayer):
                 base: Any = module.get_base_layer()
-                if isinstance(base, QUANTIZED):
+                if _is_quantized(base):
                     plain = _dequantize(base, torch.float32)
                     plain.weight += sum(module.get_delta_weight(a) for a in module.active_adapters)  # type: ignore[attr-defined]
                     base = plain.to(self.dtype_of_llm)
                 else:
                     module.merge(safe_merge=True)
                 self.llm.set_submodule(name, base)
-            elif isinstance(module, QUANTIZED) and not name.endswith(".base_layer"):
+            elif _is_quantized(module) and not name.endswith(".base_layer"):
                 self.llm.set_submodule(name, _dequantize(module, self.dtype_of_llm))
         self.merged = True
 
@@ -146,11 +142,16 @@ class LoRAFinetune(MotionLanguageModel):
         super().on_save_checkpoint(checkpoint)
 
 
-QUANTIZED = (bnb.nn.Linear4bit, bnb.nn.Linear8bitLt)
+def _is_quantized(layer: nn.Module) -> bool:
+    from bitsandbytes.nn import Linear4bit, Linear8bitLt
+
+    return isinstance(layer, Linear4bit | Linear8bitLt)
 
 
 def _dequantize(layer: Any, dtype: torch.dtype) -> nn.Linear:
     """The linear layer that a quantized one stands for."""
+    import bitsandbytes as bnb
+
     if isinstance(layer, bnb.nn.Linear4bit):
         weight = bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)  # type: ignore[attr-defined]
     else:

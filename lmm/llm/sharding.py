@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import bitsandbytes as bnb
 import torch
 import torch.distributed.checkpoint as dcp
 from lightning.fabric.utilities.device_dtype_mixin import _update_properties
@@ -143,7 +142,9 @@ def shard(llm: MotionLLM, trainer: Trainer) -> None:
             f"{type(strategy).__name__} leaves sharding to the model; use lmm.llm.sharding.FullyShardedStrategy "
             "(strategy/fsdp2.yaml)"
         )
-    if any(isinstance(module, bnb.nn.Linear8bitLt) for module in llm.modules()):
+    from bitsandbytes.nn import Linear8bitLt  # here, because importing it takes two seconds
+
+    if any(isinstance(module, Linear8bitLt) for module in llm.modules()):
         raise ValueError("int8 weights lose their scales when they are sharded; use dtype nf4, or strategy/ddp.yaml")
     names = set(llm.llm._no_split_modules or ())
     layers = [module for module in llm.modules() if type(module).__name__ in names]

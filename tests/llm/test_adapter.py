@@ -86,14 +86,14 @@ def test_the_checkpoint_gives_the_same_files_without_the_base(trained, tmp_path,
 
 def test_what_is_loaded_trains_on_and_is_saved_again(trained, tmp_path):
     model = load_language_model(trained[2], dropout=0.0)
-    assert model.config.lora_dropout == 0.0
+    assert model.adapters["lora_dropout"] == 0.0
     before = logits(model)
     fit(model, 1).save_checkpoint(tmp_path / "b.ckpt")
     assert not torch.equal(logits(model), before)
     save_adapter(model, tmp_path / "again")
     for other in (load_language_model(tmp_path / "b.ckpt"), load_language_model(tmp_path / "again")):
-        assert torch.equal(logits(other), logits(model)) and other.config.lora_dropout == 0.0
-    assert load_language_model(trained[1]).config.lora_dropout == 0.1
+        assert torch.equal(logits(other), logits(model)) and other.adapters["lora_dropout"] == 0.0
+    assert load_language_model(trained[1]).adapters["lora_dropout"] == 0.1
 
 
 def test_motion_tokenizer_alone(trained, tokenizer_file):

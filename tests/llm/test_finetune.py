@@ -262,7 +262,7 @@ def test_the_command_line_builds_it_and_its_checkpoint_loads(backbones, tokenize
     assert cli.model.optimization.lr == 0.01 and (cli.model.backbone.hidden_size, cli.model.backbone.steps) == (64, 7)
     fit(cli.model, 1).save_checkpoint(tmp_path / "a.ckpt")
     loaded = load_module(tmp_path / "a.ckpt", LoRAFinetune)
-    assert loaded.optimization.lr == 0.01 and loaded.config.r == 2 and loaded.backbone == cli.model.backbone
+    assert loaded.optimization.lr == 0.01 and loaded.adapters["r"] == 2 and loaded.backbone == cli.model.backbone
 
 
 @pytest.mark.parametrize("kind", ["lora", "full"])
