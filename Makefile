@@ -1,4 +1,5 @@
-# make demo: set up and run the whole chain.   make test: set up and run the tests.   make check: what CI runs.
+# make demo: set up and run the whole chain.   make test: set up and run the tests, benchmarks apart.
+# make check: what CI runs.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -18,7 +19,7 @@ demo: install
 	$(BIN)/lmm demo
 
 test: install
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 4 --dist loadfile
 
 check: install
 	$(BIN)/ruff format --check .

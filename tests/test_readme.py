@@ -72,7 +72,7 @@ def test_the_readme_runs(tmp_path, monkeypatch, capsys):
             words = [word.replace("/test/", "/train/") for word in words] + ["--split=train", "--repeats=2"]
         if words[0] == "audit-evaluator":
             generate(Path("larger"), num_clips=100, seed=1)  # it takes two pools to audit
-            words += ["--data=larger", "--splits=train"]
+            words += ["--data=larger", "--splits=train", "--max-clips=64"]
         if words[:2] == ["data", "demo"]:
             words += options({"num_clips": 48})
         if words[-1].endswith(".mp4"):
