@@ -167,8 +167,8 @@ class _Writing:
         }
 
     def _write(self, writer: PredictionWriter, places: dict[Path, tuple[str, str, str]], what: str) -> None:
-        left = [place for place in places if not place.exists()]
-        left = left[self.trainer.global_rank :: self.trainer.world_size]
+        share = list(places)[self.trainer.global_rank :: self.trainer.world_size]  # of all: others write meanwhile
+        left = [place for place in share if not place.exists()]
         for number, batch in enumerate(self._batches(left)):
             for place, features in zip(batch, self._answer([self._question(*places[p]) for p in batch]), strict=True):
                 writer.write(place, features)
