@@ -5,6 +5,7 @@ beside it what it writes. An interrupted test goes on where it was. Under severa
 the first one scores.
 """
 
+import hashlib
 import json
 import sys
 from collections.abc import Iterator
@@ -211,10 +212,17 @@ class _Writing:
         return Record(self.name, self.task, length, describe_representation(self.data.representation), self._made_by())
 
     def _made_by(self) -> dict[str, Any]:
-        file = Path(str(self.trainer.ckpt_path))
-        stat = file.stat()
         drawn = {key: value for key, value in asdict(self.evaluation).items() if key not in ("evaluator", "repeats")}
-        return {"checkpoint": str(file), "bytes": stat.st_size, "changed": stat.st_mtime_ns, **drawn}
+        return {"checkpoint_sha256": _sha256(Path(str(self.trainer.ckpt_path))), **drawn}
+
+
+def _sha256(checkpoint: Path) -> str:
+    """Of a checkpoint's content, wherever it lies; of a sharded one, a folder, of its files' digests."""
+    if checkpoint.is_dir():
+        files = sorted(file for file in checkpoint.rglob("*") if file.is_file())
+        return hashlib.sha256("".join(map(_sha256, files)).encode()).hexdigest()
+    with checkpoint.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _motions(trainer: Trainer) -> MotionDataModule:

@@ -1,5 +1,6 @@
 """`lmm test --evaluation.evaluator` and `lmm evaluate`, as typed: a tokenizer and a language model at toy size."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -56,7 +57,9 @@ def test_a_tokenizer_is_judged_by_what_it_reconstructs(here, monkeypatch, capsys
     own = json.loads(Path(TOKENIZER, "metrics.jsonl").read_text().splitlines()[-1])  # what the test loop measured
     for name in ("mpjpe_mm", "pa_mpjpe_mm", "jitter_m_s3"):
         assert figures[name]["mean"] == pytest.approx(own[f"test/{name}"], rel=1e-4)
-    assert results["predictions"]["tokenizer_lfq2d"]["made_by"]["checkpoint"].endswith("last.ckpt")
+    content = Path(TOKENIZER, "checkpoints/last.ckpt").read_bytes()
+    made_by = results["predictions"]["tokenizer_lfq2d"]["made_by"]
+    assert made_by["checkpoint_sha256"] == hashlib.sha256(content).hexdigest()
     capsys.readouterr()
     judged(monkeypatch, TOKENIZER)
     assert ": repeat" not in capsys.readouterr().out  # all was known
