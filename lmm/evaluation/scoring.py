@@ -92,6 +92,7 @@ class Judge:
 
     def real(self, repeat: int) -> dict[str, float]:
         """Figures of real motion."""
+        self._reference(repeat)  # before the next pass, so that each is embedded once
         texts, motions = self._real_points(repeat + 1)
         return self._figures(texts, motions, repeat) | self._real_physics
 

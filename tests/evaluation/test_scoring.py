@@ -7,6 +7,8 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 
+from lmm.evaluation import scoring
+from lmm.evaluation.clips import embed_motions
 from lmm.evaluation.evaluate import score
 from lmm.evaluation.predictions import Predictions, PredictionWriter, Record, describe_representation
 from lmm.evaluation.protocol import Protocol, interval
@@ -79,6 +81,18 @@ def test_the_real_row_compares_two_draws_of_real_motion(data):
         expected = by_hand(texts, motions, points_of_pass(judge, repeat)[1])
         assert {name: figures[name] for name in expected} == pytest.approx(expected, rel=1e-4, abs=1e-6)
         assert figures["jitter_m_s3"] > 0
+
+
+def test_no_pass_is_embedded_twice(data, tmp_path, monkeypatch):
+    embedded = []
+    monkeypatch.setattr(scoring, "embed_motions", lambda *arguments: embedded.append(1) or embed_motions(*arguments))
+    judge = judge_of(data)
+    for repeat in range(3):
+        judge.real(repeat)
+    assert len(embedded) == 4  # three judged, and the first one's reference
+    made = write(judge, tmp_path / "made", "text_to_motion", lambda x, r: x)
+    list(judge.system(made, range(3)))
+    assert len(embedded) == 4 + 3
 
 
 def test_generated_motions_are_judged_whole_with_the_words_they_were_made_from(data, tmp_path):
