@@ -180,6 +180,11 @@ def _notes(judge: Judge, folders: list[Predictions]) -> list[str]:
             about += f"; generated for {folder.num_repeats} of {protocol.repeats} repeats, and used again in the others"
         if record.task != "reconstruction" and not folder.captions(0):
             about += "; does not say what was asked for: each clip's first caption is assumed"
+        if folder.settings not in ("", evaluator.representation.settings):
+            about += (
+                f"; converted from {folder.settings} to {evaluator.representation.settings}, in which real motion is"
+            )
+            about += " given: errors hold what the two do differently to a body"
         notes.append(about)
     if folders and longest:
         notes.append(f"the evaluator sees the first {longest} frames of a longer motion")

@@ -155,7 +155,7 @@ class Predictions:
                 f"{file} has {array.shape[1]} features a frame, {mine.settings} has {mine.dim}; give joints (T, J, 3), "
                 "or say what the features are in predictions.json"
             )
-        same = mine is representation or self._own_settings == representation.settings
+        same = mine is representation or self.settings == representation.settings
         return array if same else _encode(file, mine.decode(array), representation)
 
     @cached_property
@@ -164,7 +164,8 @@ class Predictions:
         return None if own is None else build_representation(own, self.folder / _RECORD)
 
     @cached_property
-    def _own_settings(self) -> str:
+    def settings(self) -> str:
+        """Of the representation that the features are of; empty where the folder does not say."""
         return self._own.settings if self._own else ""
 
     def _read_record(self, name: str | None, task: str | None) -> Record:

@@ -158,6 +158,6 @@ def _present(summary: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Column]
 def _cell(figure: tuple[float, float] | None, digits: int, form: str, alone: str) -> str:
     if figure is None or math.isnan(figure[0]):
         return "-"
-    mean, width = (f"{number:.{digits}f}" for number in figure)
+    mean, width = (f"{round(number, digits) + 0.0:.{digits}f}" for number in figure)  # no minus before a zero
     # a single repeat has no interval, and what does not depend on any draw none but 0
     return form.format(mean, width) if figure[1] > 0 else alone.format(mean)

@@ -13,6 +13,7 @@ from lmm.evaluation.evaluate import score
 from lmm.evaluation.predictions import Predictions, PredictionWriter, Record, describe_representation
 from lmm.evaluation.protocol import Protocol, interval
 from lmm.evaluation.scoring import Judge
+from lmm.motion.representations import HumanML3DFeatures
 
 from .toy import ToyEvaluator, write_data
 
@@ -241,3 +242,16 @@ def test_what_cannot_be_judged_is_refused(data, tmp_path):
         score(judge, [Predictions(tmp_path / "made")], tmp_path / "out")
     with pytest.raises(ValueError, match="no split 'unseen'"):
         Judge(EVALUATOR, data[0], split="unseen", protocol=Protocol(), cache=data[1])
+
+
+def test_motions_of_another_representation_are_named_as_such(data, tmp_path, capsys):
+    judge = judge_of(data, Protocol("deterministic", 1))
+    representation = HumanML3DFeatures(uniform_skeleton=True)
+    writer = PredictionWriter(
+        tmp_path / "other", Record("other", "reconstruction", "x", describe_representation(representation))
+    )
+    for name, index in zip(judge.ids, judge.indices.tolist(), strict=True):
+        writer.write(writer.place(name, repeat=0), judge.store.features(index))
+    text = score(judge, [Predictions(tmp_path / "other")], tmp_path / "out")
+    assert "converted from HumanML3DFeatures(uniform_skeleton=True, fixed=False) to HumanML3DFeatures(unif" in text
+    assert "| 0.000 |" in text and "-0.000" not in text  # FID of the real row with itself
